@@ -1,0 +1,32 @@
+# Compiler settings of the whole tree and the helper functions its CMakeLists use.
+option(COWBIRD_TESTS "Build the tests" ON)
+option(COWBIRD_SANITIZE "AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
+option(COWBIRD_LOCK_RANKS "Check the order in which locks are taken" OFF)
+option(COWBIRD_FUZZ "Build the fuzz targets with libFuzzer (clang only)" OFF)
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+
+add_compile_options(-Wall -Wextra -Werror -Wshadow -fno-omit-frame-pointer -g
+  $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor> $<$<COMPILE_LANGUAGE:CXX>:-Woverloaded-virtual>)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wthread-safety>)
+endif()
+if(COWBIRD_LOCK_RANKS)
+  add_compile_definitions(COWBIRD_LOCK_RANKS)
+endif()
+if(COWBIRD_SANITIZE)
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
+  add_link_options(-fsanitize=address,undefined)
+endif()
+
+# cowbird_library(AREA source...): the object library cowbird-AREA, with core/ as include root.
+function(cowbird_library area)
+  add_library(cowbird-${area} OBJECT ${ARGN})
+  target_include_directories(cowbird-${area} PUBLIC ${CMAKE_SOURCE_DIR}/core ${CMAKE_SOURCE_DIR}/sdk/include)
+  target_link_libraries(cowbird-${area} PUBLIC fmt::fmt Threads::Threads)
+  set_property(GLOBAL APPEND PROPERTY COWBIRD_AREAS cowbird-${area})
+endfunction()
