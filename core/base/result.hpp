@@ -112,12 +112,14 @@ class [[nodiscard]] Result<void> {
 };
 
 // Unwraps a Result, or returns its error from the enclosing function (which returns a Result too).
-#define TRY(expr)                                        \
-  __extension__({                                        \
-    auto &&cowbird_try_result = (expr);                  \
-    if (!cowbird_try_result) [[unlikely]]                \
-      return ::cowbird::Err(cowbird_try_result.error()); \
-    std::move(cowbird_try_result).value();               \
+#define TRY(expr) COWBIRD_TRY(expr, __COUNTER__)
+#define COWBIRD_TRY(expr, n) COWBIRD_TRY_NAMED(expr, COWBIRD_TRY_NAME(n))
+#define COWBIRD_TRY_NAME(n) cowbird_try_##n
+#define COWBIRD_TRY_NAMED(expr, name)                                     \
+  __extension__({                                                         \
+    auto &&name = (expr);                                                 \
+    if (!name) [[unlikely]] return ::cowbird::Err(name.error());          \
+    std::move(name).value();                                              \
   })
 
 }  // namespace cowbird

@@ -1,0 +1,94 @@
+// Results, references, intrusive lists and the kernel log.
+#include <catch2/catch.hpp>
+
+#include "base/list.hpp"
+#include "base/log.hpp"
+#include "base/ref.hpp"
+#include "base/result.hpp"
+
+using namespace cowbird;
+
+namespace {
+
+struct Counted : RefCounted<Counted> {
+  explicit Counted(int &d) : deaths(d) {}
+  ~Counted() { ++deaths; }
+  int &deaths;
+};
+
+struct Element {
+  int value;
+  ListNode link;
+  explicit Element(int v) : value(v) {}
+};
+
+Result<int> half(int n) {
+  if (n % 2) return Err(Errno::Inval);
+  return n / 2;
+}
+
+Result<int> quarter(int n) { return TRY(half(TRY(half(n)))); }
+
+Result<void> check_even(int n) {
+  TRY(half(n));
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("TRY unwraps a value and passes an error on") {
+  CHECK(*quarter(8) == 2);
+  CHECK(quarter(6).is(Errno::Inval));
+  CHECK(check_even(2));
+  CHECK(check_even(3).is(Errno::Inval));
+}
+
+TEST_CASE("a result owns its value") {
+  int deaths = 0;
+  {
+    Result<Ref<Counted>> a = make_ref<Counted>(deaths);
+    Result<Ref<Counted>> b = std::move(a);
+    CHECK((*b)->ref_count() == 1);
+    b = Err(Errno::Io);
+    CHECK(deaths == 1);
+  }
+  CHECK(deaths == 1);
+}
+
+TEST_CASE("host errors translate by number, unknown ones become EIO") {
+  CHECK(errno_from_host(2) == Errno::NoEnt);
+  CHECK(errno_from_host(9999) == Errno::Io);
+  CHECK(errno_from_host(512) == Errno::Io);
+  CHECK(errno_name(Errno::NotEmpty) == "ENOTEMPTY");
+}
+
+TEST_CASE("an intrusive list keeps order and elements unlink themselves") {
+  List<Element, &Element::link> list;
+  Element a(1), c(3);
+  {
+    Element b(2);
+    list.push_back(a);
+    list.push_back(b);
+    list.push_back(c);
+    CHECK(list.size() == 3);
+  }
+  CHECK(list.size() == 2);
+  CHECK(list.pop_front() == &a);
+  CHECK(list.back() == &c);
+  list.push_front(a);
+  CHECK(list.front() == &a);
+}
+
+TEST_CASE("the log keeps lines in order, splits at newlines and drops the oldest") {
+  const auto first = log_next_sequence();
+  log_info("one {}", 1);
+  log_err("two\nthree");
+  CHECK(log_read(first)->text == "one 1");
+  CHECK(log_read(first + 2)->text == "three");
+  CHECK(log_read(first + 2)->level == LogLevel::Err);
+  CHECK_FALSE(log_read(first + 3));
+  for (int i = 0; i < 5000; ++i) log_debug("fill {}", i);
+  CHECK(log_first_sequence() > first);
+  CHECK(log_read(0)->sequence == log_first_sequence());
+  CHECK(log_tail(2)[1].text == "fill 4999");
+}
