@@ -1,0 +1,115 @@
+// Kernel threads: a guard-paged stack and a saved context, scheduled on vCPUs. A guest thread's
+// kernel side (proc/task.hpp) is a kernel thread too. All functions need the big kernel lock unless
+// they say otherwise; kernel code is never preempted, it gives the vCPU up in schedule(), yield(),
+// the wait functions (sched/wait.hpp) and around guest code.
+//
+// States: Runnable (on a run queue) -> Running (on a vCPU) -> Sleeping/Stopped -> Runnable ... ->
+// Dead.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "base/list.hpp"
+#include "base/ref.hpp"
+#include "base/result.hpp"
+#include "base/units.hpp"
+
+namespace cowbird {
+
+class Context;  // engine/platform.hpp
+class Task;     // proc/task.hpp
+
+inline constexpr std::size_t kKernelStackSize = 64 * kKiB;  // without the guard page below it
+
+enum class ThreadState : std::uint8_t {
+  Runnable,         // R: on a run queue
+  Running,          // R: on a vCPU
+  Interruptible,    // S: sleeping; a signal wakes it
+  Uninterruptible,  // D: sleeping; only its event wakes it
+  Stopped,          // T: job control stop
+  Traced,           // t: stopped by a tracer
+  Dead,             // X: has exited; its stack is not in use any more
+};
+// The letter of ps(1) and /proc/PID/stat. (A zombie is a property of the task, not of the thread.)
+char thread_state_letter(ThreadState state);
+
+// What a switched-out thread needs to go on: callee-saved registers are on its stack.
+struct SavedContext {
+  std::uint64_t rsp = 0;
+};
+
+struct Stack;  // sched/stack.hpp
+
+class Thread : public RefCounted<Thread> {
+ public:
+  using Id = std::uint64_t;
+  virtual ~Thread();
+
+  // A new kernel thread, runnable at once. `entry` runs on its own stack with the big kernel lock
+  // held; when it returns the thread exits. Fails with NoMem.
+  static Result<Ref<Thread>> spawn(std::string name, std::function<void()> entry);
+
+  // For Task: creates the stack; start() makes it runnable.
+  Result<void> prepare(std::function<void()> entry);
+  void start();
+
+  Id id() const { return id_; }
+  const std::string &name() const { return name_; }
+  void set_name(std::string name) { name_ = std::move(name); }
+  ThreadState state() const { return state_; }
+  // What a sleeping thread waits for, as in /proc/PID/wchan: a literal such as "pipe_read".
+  const char *wait_channel() const { return wait_channel_; }
+  virtual Task *as_task() { return nullptr; }
+  // A signal is pending that ends interruptible sleeps; false for pure kernel threads.
+  virtual bool signal_pending() const { return false; }
+  // Only a fatal signal ends a killable sleep.
+  virtual bool fatal_signal_pending() const { return false; }
+
+  // CPU time, in nanoseconds of the guest's clock.
+  std::int64_t user_ns = 0;
+  std::int64_t system_ns = 0;
+  std::int64_t start_time_ns = 0;
+  std::uint64_t voluntary_switches = 0;
+  std::uint64_t involuntary_switches = 0;
+  int nice = 0;  // -20..19, weighs the time slice
+
+  // Owned by the scheduler.
+  struct Sched;
+  Sched &sched() { return *sched_; }
+  ListNode all_link;  // list of all kernel threads
+
+ protected:
+  explicit Thread(std::string name);
+
+ private:
+  friend struct SchedInternals;
+  Id id_;
+  std::string name_;
+  ThreadState state_ = ThreadState::Dead;
+  const char *wait_channel_ = nullptr;
+  Sched *sched_;
+};
+
+// The thread that runs on the calling vCPU. Never cache the result across a sleep of *another*
+// thread's code; for the caller itself it is constant. nullptr on host threads that are no vCPU.
+Thread *current_thread();
+
+// Makes a sleeping or stopped thread runnable; false when it was not asleep. From any kernel
+// context, also the irq thread.
+bool wake(Thread &thread);
+// As wake(), but only when the thread sleeps interruptibly (signal delivery).
+bool wake_interruptible(Thread &thread);
+// Gives the vCPU to another runnable thread, if there is one.
+void yield();
+// True when the current thread should yield before it goes back to guest code.
+bool need_resched();
+// The current thread ends; its stack is freed later by another thread.
+[[noreturn]] void thread_exit();
+
+// Calls `function` for each kernel thread.
+void for_each_thread(const std::function<void(Thread &)> &function);
+
+}  // namespace cowbird

@@ -1,0 +1,45 @@
+// Kernel timers on the guest's monotonic clock. Functions run on the irq thread (or on whichever
+// host thread calls timers::run_expired) with the big kernel lock held, and must not sleep.
+//
+// All functions are called with the big kernel lock held.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "base/list.hpp"
+
+namespace cowbird {
+
+inline constexpr std::int64_t kNoDeadline = INT64_MAX;
+
+class Timer {
+ public:
+  explicit Timer(std::function<void()> function) : function_(std::move(function)) {}
+  ~Timer() { cancel(); }
+  Timer(const Timer &) = delete;
+  Timer &operator=(const Timer &) = delete;
+
+  // Fires once at this time of the guest's monotonic clock; re-arms when armed already.
+  void arm(std::int64_t deadline_ns);
+  void cancel();
+  bool armed() const { return armed_; }
+  std::int64_t deadline_ns() const { return deadline_ns_; }
+
+ private:
+  friend class TimerQueue;
+  std::function<void()> function_;
+  std::int64_t deadline_ns_ = kNoDeadline;
+  std::uint64_t sequence_ = 0;  // timers of one deadline fire in the order in which they were armed
+  bool armed_ = false;
+};
+
+namespace timers {
+// Runs what has expired; returns the next deadline or kNoDeadline.
+std::int64_t run_expired();
+std::int64_t next_deadline();
+// Told when the next deadline becomes earlier, so that the irq thread can wake sooner.
+void set_reprogram_hook(void (*hook)(std::int64_t deadline_ns));
+}  // namespace timers
+
+}  // namespace cowbird

@@ -1,0 +1,130 @@
+// Wait queues and sleeping. All functions need the big kernel lock; sleeping releases it.
+//
+// No wake-up is lost: a thread puts itself on the queue before it tests its condition, and both the
+// test and the wake-up happen under the big kernel lock.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "base/list.hpp"
+#include "base/result.hpp"
+#include "sched/thread.hpp"
+#include "sched/timer.hpp"
+
+namespace cowbird {
+
+class WaitQueue;
+
+// One waiter on one queue. The callback runs under the big kernel lock when the queue is woken, in
+// the waker's context; it must not sleep. poll, epoll and futexes use it directly.
+class WaitEntry {
+ public:
+  // Returns true when this waiter counts as "woken" for wake_one.
+  using Callback = bool (*)(WaitEntry &self, std::uint32_t poll_events);
+  WaitEntry(Callback callback, void *data) : callback_(callback), data_(data) {}
+  void *data() const { return data_; }
+  bool linked() const { return link_.linked(); }
+  void remove() { link_.unlink(); }
+
+ private:
+  friend class WaitQueue;
+  Callback callback_;
+  void *data_;
+  bool exclusive_ = false;
+  ListNode link_;
+};
+
+class WaitQueue {
+ public:
+  void add(WaitEntry &entry) { entries_.push_back(entry); }
+  void add_exclusive(WaitEntry &entry) {
+    entry.exclusive_ = true;
+    entries_.push_back(entry);
+  }
+  bool empty() const { return const_cast<WaitQueue *>(this)->entries_.empty(); }
+  // Wakes all non-exclusive waiters and up to `exclusive` exclusive ones. `poll_events` (EPOLLIN
+  // ...) tells pollers what happened; 0 means anything.
+  void wake(unsigned exclusive, std::uint32_t poll_events = 0);
+  void wake_one(std::uint32_t poll_events = 0) { wake(1, poll_events); }
+  void wake_all(std::uint32_t poll_events = 0) { wake(~0u, poll_events); }
+
+ private:
+  List<WaitEntry, &WaitEntry::link_> entries_;
+};
+
+enum class SleepMode : std::uint8_t { Interruptible, Killable, Uninterruptible };
+
+// Puts the current thread to sleep until somebody wakes it, the deadline (guest monotonic ns)
+// passes or, as the mode says, a signal arrives. Callers loop on their own condition. Returns
+// TimedOut, RestartSys (interrupted), or success for any other wake-up.
+Result<void> sleep_until(std::int64_t deadline_ns, SleepMode mode, const char *wait_channel);
+
+// A WaitEntry that wakes the thread that made it.
+class ThreadWaiter {
+ public:
+  ThreadWaiter();
+  ~ThreadWaiter() { entry_.remove(); }
+  WaitEntry &entry() { return entry_; }
+
+ private:
+  static bool on_wake(WaitEntry &self, std::uint32_t events);
+  WaitEntry entry_;
+};
+
+// Sleeps on `queue` until `condition()` is true. RestartSys when a signal interrupts
+// (Interruptible, or a fatal one when Killable), TimedOut when the deadline passes first.
+template <typename Condition>
+Result<void> wait_event(WaitQueue &queue, Condition &&condition, SleepMode mode,
+                        const char *wait_channel, std::int64_t deadline_ns = kNoDeadline,
+                        bool exclusive = false) {
+  if (condition()) return {};
+  ThreadWaiter waiter;
+  if (exclusive) {
+    queue.add_exclusive(waiter.entry());
+  } else {
+    queue.add(waiter.entry());
+  }
+  for (;;) {
+    if (condition()) return {};
+    Result<void> slept = sleep_until(deadline_ns, mode, wait_channel);
+    if (condition()) {
+      // An exclusive waiter that was woken and interrupted at once must not swallow the wake-up.
+      return {};
+    }
+    if (!slept) {
+      if (exclusive && !waiter.entry().linked()) queue.wake_one();
+      return slept;
+    }
+  }
+}
+
+// A sleeping lock for kernel threads (inode locks and the like): may be held across sleeps, unlike
+// Mutex. Not recursive. Needs the big kernel lock.
+class SleepMutex {
+ public:
+  explicit SleepMutex(const char *wait_channel = "mutex") : wait_channel_(wait_channel) {}
+  void lock();
+  bool try_lock();
+  void unlock();
+  bool held_by_current() const { return owner_ == current_thread() && owner_ != nullptr; }
+
+ private:
+  WaitQueue queue_;
+  Thread *owner_ = nullptr;
+  bool held_ = false;
+  const char *wait_channel_;
+};
+
+class SleepLock {
+ public:
+  explicit SleepLock(SleepMutex &mutex) : mutex_(mutex) { mutex_.lock(); }
+  ~SleepLock() { mutex_.unlock(); }
+  SleepLock(const SleepLock &) = delete;
+  SleepLock &operator=(const SleepLock &) = delete;
+
+ private:
+  SleepMutex &mutex_;
+};
+
+}  // namespace cowbird
