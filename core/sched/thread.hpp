@@ -20,6 +20,7 @@
 namespace cowbird {
 
 class Context;  // engine/platform.hpp
+class Mm;       // mm/mm.hpp
 class Task;     // proc/task.hpp
 
 inline constexpr std::size_t kKernelStackSize = 64 * kKiB;  // without the guard page below it
@@ -75,6 +76,10 @@ class Thread : public RefCounted<Thread> {
   std::uint64_t voluntary_switches = 0;
   std::uint64_t involuntary_switches = 0;
   int nice = 0;  // -20..19, weighs the time slice
+
+  // The guest address space that user pointers refer to while this thread runs
+  // (mm/user_access.hpp); nullptr for kernel threads. Not owned: the task holds the reference.
+  Mm *active_mm = nullptr;
 
   // Owned by the scheduler.
   struct Sched;
