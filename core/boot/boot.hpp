@@ -1,0 +1,39 @@
+// The way into the kernel: boot_machine() brings a guest up, runs it to its end and gives the exit
+// status of the program. The `cowbird` program calls it, once in a process, on the main thread,
+// before any other thread was started.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "machine/machine_config.hpp"
+
+namespace cowbird {
+
+// `cowbird run`: this program is the guest's first instead of an init; the caller's standard
+// input, output and error are its own. The guest ends when it does.
+struct RunCommand {
+  std::vector<std::string> argv;  // never empty; argv[0] without a slash is looked up in PATH
+  std::vector<std::string> env;   // "NAME=value", the whole environment
+  std::string cwd;                // absolute path in the guest
+};
+
+struct BootRequest {
+  MachineConfig config;
+  std::optional<RunCommand> run;
+};
+
+// Exit statuses of the program (design: 0 halt or power-off, 1 nothing was started, 3 panic).
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitHostError = 1;
+inline constexpr int kExitUsage = 2;
+inline constexpr int kExitPanic = 3;
+
+// Boots and returns what the process shall exit with: 0 after halt or power-off; with `run` the
+// program's exit status, or 128 + the number of the signal that ended it. When nothing could be
+// started it returns kExitHostError and sets `error` to one or more full sentences. A guest kernel
+// panic does not return. A reboot re-executes the process and does not return either.
+int boot_machine(const BootRequest &request, std::string &error);
+
+}  // namespace cowbird
