@@ -1,0 +1,226 @@
+// Tasks and processes. A Task is a guest thread: a kernel thread whose loop runs guest code and
+// serves its system calls. A Process (Linux: thread group) is what its tasks share: pid, signal
+// dispositions, children, limits, timers. Needs the big kernel lock everywhere.
+//
+// Lifetime: a Process is in the pid table until it is reaped; a Task until it has exited. Both are
+// reference counted, so a pointer obtained by lookup stays good across sleeps when held in a Ref.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/list.hpp"
+#include "base/ref.hpp"
+#include "base/result.hpp"
+#include "engine/platform.hpp"
+#include "mm/mm.hpp"
+#include "proc/signal.hpp"
+#include "sched/thread.hpp"
+#include "sched/timer.hpp"
+#include "sched/wait.hpp"
+#include "vfs/fd_table.hpp"
+#include "vfs/path.hpp"
+
+namespace cowbird {
+
+class Tty;  // tty/tty.hpp
+
+// The numbers of setrlimit(2).
+enum class Limit : std::uint8_t {
+  Cpu,
+  FileSize,
+  Data,
+  Stack,
+  Core,
+  Rss,
+  NProc,
+  NoFile,
+  MemLock,
+  AddressSpace,
+  Locks,
+  SigPending,
+  MsgQueue,
+  Nice,
+  RtPrio,
+  RtTime,
+  Count,
+};
+inline constexpr std::uint64_t kNoLimit = ~0ull;
+struct LimitPair {
+  std::uint64_t soft = kNoLimit, hard = kNoLimit;
+};
+
+struct ResourceUsage {
+  std::int64_t user_ns = 0, system_ns = 0;
+  std::uint64_t max_rss_pages = 0, minor_faults = 0, major_faults = 0, blocks_in = 0,
+                blocks_out = 0, voluntary_switches = 0, involuntary_switches = 0;
+  void add(const ResourceUsage &other);
+};
+
+// A session and a process group are numbers with the members that the pid table knows.
+class Process : public RefCounted<Process> {
+ public:
+  ~Process();
+
+  int pid = 0;
+  int pgid = 0;
+  int sid = 0;
+  Ref<Process> parent;  // nullptr for init and once it is reaped
+  std::vector<Ref<Process>> children;
+  std::vector<Task *> tasks;  // the live ones; the leader need not be among them
+  bool is_subreaper = false;
+
+  Ref<SignalHandlers> handlers;
+  PendingSignals pending;
+  WaitQueue signalfd_wait;
+  // wait4 and waitid of the parent's threads sleep here.
+  WaitQueue child_wait;
+
+  std::array<LimitPair, static_cast<std::size_t>(Limit::Count)> limits;
+  std::uint64_t limit(Limit l) const { return limits[static_cast<std::size_t>(l)].soft; }
+
+  // Death. `exit_status` is wait(2)'s status word.
+  bool exiting = false;  // exit_group or a fatal signal: all tasks end
+  bool zombie = false;   // all tasks have ended; not reaped yet
+  int exit_status = 0;
+  int exit_signal = kSigChld;  // sent to the parent
+  // Job control, reported to the parent once each.
+  bool stopped = false;
+  bool stop_reported = true;
+  bool continued_unreported = false;
+  int stop_signal = 0;
+  // vfork: the parent waits until this process execs or exits.
+  WaitQueue vfork_wait;
+  bool vfork_done = true;
+
+  bool has_execed = false;  // setpgid(2)'s EACCES
+  bool dumpable = true;
+  Tty *controlling_tty = nullptr;
+
+  ResourceUsage usage;           // of tasks that have ended
+  ResourceUsage children_usage;  // of children that were waited for
+  std::int64_t start_time_ns = 0;
+
+  struct Itimers;  // setitimer, alarm, timer_create; proc/itimer.cpp
+  std::unique_ptr<Itimers> itimers;
+
+ private:
+  friend Ref<Process> make_process();
+  Process();
+  friend Ref<Process> make_ref<Process>();
+};
+
+class Task final : public Thread {
+ public:
+  ~Task() override;
+
+  int tid = 0;
+  Ref<Process> process;
+  Credentials credentials;
+  Ref<Mm> mm;
+  Ref<FdTable> files;
+  Ref<FsContext> fs;
+  std::unique_ptr<Context> context;
+  abi::UserRegs &regs() { return context->regs(); }
+
+  PendingSignals pending;
+  SignalSet blocked;
+  // sigsuspend, ppoll, pselect, epoll_pwait: the mask to restore after the handler's frame was
+  // built.
+  std::optional<SignalSet> saved_mask;
+  struct AltStack {
+    std::uint64_t base = 0, size = 0;
+    std::uint32_t flags = 2;  // SS_DISABLE
+  } alt_stack;
+
+  // How restart_syscall(2) goes on after RestartBlock.
+  std::function<Result<std::int64_t>(Task &)> restart;
+
+  std::uint64_t clear_child_tid = 0;  // set_tid_address, CLONE_CHILD_CLEARTID
+  std::uint64_t robust_list = 0;
+  std::uint64_t robust_list_length = 0;
+  int parent_death_signal = 0;
+  std::string comm;  // at most 15 bytes
+  std::uint64_t timer_slack_ns = 50'000;
+  std::uint32_t personality = 0;
+  std::int32_t oom_score_adj = 0;
+  std::uint64_t minor_faults = 0, major_faults = 0;
+  bool killed = false;  // a fatal signal was accepted; no guest code runs any more
+
+  // The system call in progress, for wchan, strace and the debugger; ~0 when none.
+  std::uint64_t syscall_number = ~0ull;
+
+  Task *as_task() override { return this; }
+  bool signal_pending() const override;
+  bool fatal_signal_pending() const override;
+  bool is_leader() const { return process->pid == tid; }
+
+  // The unblocked pending signals of the task and its process.
+  SignalSet deliverable() const;
+  // Changes the mask; SIGKILL and SIGSTOP stay unblocked.
+  void set_blocked(SignalSet mask);
+
+ private:
+  friend class TaskFactory;
+  explicit Task(std::string name);
+};
+
+// The task of the calling kernel thread; panics on a pure kernel thread.
+Task &current_task();
+
+// --- the pid table
+Ref<Process> find_process(int pid);
+Ref<Task> find_task(int tid);
+void for_each_process(const std::function<void(Process &)> &function);
+std::size_t process_count();
+bool process_group_exists(int pgid, int sid);
+// No member has a parent in another group of the same session: a stopped one could never be
+// continued.
+bool process_group_orphaned(int pgid);
+
+// --- creation
+struct CloneRequest {
+  std::uint64_t flags = 0;  // CLONE_*
+  int exit_signal = 0;
+  std::uint64_t stack = 0;  // 0: the parent's
+  std::uint64_t parent_tid = 0, child_tid = 0, tls = 0, pidfd = 0;
+};
+// clone(2), fork(2), vfork(2), clone3(2). Returns the child's tid; for vfork after the child let
+// go.
+Result<std::int64_t> clone_task(Task &parent, const CloneRequest &request);
+
+struct ExecRequest {
+  Path directory;  // for relative names; fs.cwd or the descriptor of execveat
+  std::string name;
+  bool empty_path = false;  // AT_EMPTY_PATH: `directory` itself
+  bool no_follow = false;   // AT_SYMLINK_NOFOLLOW
+  std::vector<std::string> argv, envp;
+};
+// execve(2), execveat(2): on success the task's registers are those of the new program's entry.
+Result<void> exec_task(Task &task, ExecRequest request);
+
+// The first process. Creates pid 1 with these descriptors and working directory, and starts it; it
+// execs `request`. The result is told through `on_exec` (with the error) before it runs.
+Result<Ref<Process>> start_init(Platform &platform, Ref<FsContext> fs, Ref<FdTable> files,
+                                ExecRequest request, std::function<void(Result<void>)> on_exec);
+// Called when pid 1 has ended, instead of a panic, when set (cowbird run).
+void set_init_exit_hook(std::function<void(int exit_status)> hook);
+
+// --- death
+// The calling task ends with this wait(2) status; the process too if it was the last task.
+[[noreturn]] void exit_task(int status);
+// exit_group(2) and fatal signals: all tasks of the process end.
+[[noreturn]] void exit_process(int status);
+// The OOM killer: picks the task that uses most, kills it, and says so in the log. False when there
+// is none.
+bool kill_for_memory();
+
+// The kernel thread body of every task: runs guest code until the task dies.
+void task_main();
+
+}  // namespace cowbird
