@@ -1,0 +1,68 @@
+// Terminals: the line discipline (n_tty) over a channel, job control, and the devices /dev/tty,
+// /dev/console, /dev/ttyN. A Tty belongs to its driver for the guest's life; opening it makes a
+// File. Needs the big kernel lock; reads and writes may sleep.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/result.hpp"
+#include "sched/wait.hpp"
+#include "vfs/file.hpp"
+
+namespace cowbird {
+
+class Channel;  // plugins/channel.hpp
+class Process;
+
+// What a terminal's other side is: a console channel, or the master of a pty.
+class TtyPort {
+ public:
+  virtual ~TtyPort() = default;
+  // Output for the other side; returns how many bytes it took (0: full, Tty::port_writable
+  // follows).
+  virtual std::size_t write(std::span<const std::byte> bytes) = 0;
+  // First open and last close by the guest.
+  virtual Result<void> activate() { return {}; }
+  virtual void shutdown() {}
+  // The guest stopped (or goes on) reading: its input buffer is full.
+  virtual void throttle(bool /*on*/) {}
+  // The guest set another window size; ports that own the size ignore it.
+  virtual void window_size_changed(std::uint16_t /*rows*/, std::uint16_t /*columns*/) {}
+};
+
+class Tty;
+// A terminal with this name ("tty0") and device number over `port`, which must outlive it.
+Ref<Tty> make_tty(std::string name, DeviceNumber number, TtyPort &port);
+
+// --- called by ports, under the big kernel lock
+void tty_input(Tty &tty,
+               std::span<const std::byte>
+                   bytes);  // bytes that arrived; what does not fit is dropped after throttle
+std::size_t tty_input_room(const Tty &tty);
+void tty_port_writable(Tty &tty);
+void tty_hangup(Tty &tty);  // SIGHUP to the session, EOF to readers, EIO to writers
+void tty_set_window_size(Tty &tty, std::uint16_t rows,
+                         std::uint16_t columns);  // SIGWINCH when it changed
+
+// --- called by the rest of the kernel
+Result<Ref<File>> tty_open(Tty &tty, std::uint32_t flags);
+// The session leader is gone: SIGHUP and SIGCONT to the foreground group, and the session loses its
+// terminal.
+void tty_disassociate(Process &leader);
+DeviceNumber tty_device_number(const Tty &tty);
+int tty_foreground_group(const Tty &tty);
+// Writes a kernel message line, as printk's console does; drops what the port does not take.
+void tty_kernel_write(Tty &tty, std::string_view text);
+
+// Registers /dev/tty (5:0), /dev/console (5:1) and /dev/ttyN (4:N); `console` is what /dev/console
+// opens.
+Result<void> register_tty_devices(Tty *console);
+Result<void> register_tty(Tty &tty);
+
+// con devices: a Tty over a plugin channel.
+Result<Ref<Tty>> make_console(std::string name, DeviceNumber number,
+                              std::unique_ptr<Channel> channel);
+
+}  // namespace cowbird
