@@ -57,14 +57,14 @@ struct MachineConfig {
   std::string name;  // empty: random_machine_name() gives one when the machine starts
   std::uint64_t memory = 128 * kMiB;  // a multiple of the page size
   std::uint32_t vcpus = 1;
-  std::optional<std::string> init;  // absent: the first of /init /sbin/init /bin/sh
-  std::vector<std::string> args;    // after init's own name
+  std::optional<std::string> init;      // absent: the first of /init /sbin/init /bin/sh
+  std::vector<std::string> args;        // after init's own name
   LogLevel log_level = LogLevel::Info;  // records of this level and more severe go to the console
   RootConfig root;
-  std::vector<DeviceConfig> blocks;    // by unit
-  std::vector<DeviceConfig> consoles;  // by unit; never empty, has con0
-  std::vector<DeviceConfig> nets;      // in file order
-  std::vector<MountConfig> mounts;     // in file order
+  std::vector<DeviceConfig> blocks;      // by unit
+  std::vector<DeviceConfig> consoles;    // by unit; never empty, has con0
+  std::vector<DeviceConfig> nets;        // in file order
+  std::vector<MountConfig> mounts;       // in file order
   std::vector<std::string> plugin_path;  // searched before the built-in folders
 };
 
