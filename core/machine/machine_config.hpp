@@ -5,45 +5,37 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <filesystem>
 #include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "base/log.hpp"
 #include "base/units.hpp"
+#include "plugins/plugin_registry.hpp"
 
 namespace cowbird {
 
-// The value of a plugin's key, checked against the key's declaration. Sizes are integers in bytes;
-// paths are strings, made absolute.
-using OptionValue = std::variant<std::string, std::int64_t, bool>;
-using OptionMap = std::map<std::string, OptionValue>;
-
-// One [[block]], [[console]] or [[net]]: a plugin and the keys for it. Keys that the file leaves
-// out are absent from `options`; the plugin's own default holds for them.
+// One [[block]] or [[console]]: a plugin, which was found and can be loaded, and its configuration,
+// checked and complete. PluginRegistry::find() with the same search path gives the plugin again.
 struct DeviceConfig {
-  std::string name;    // as written: "ubd0" or "ubda", "con0", "vec0"
-  std::uint32_t unit;  // ubd0 and ubda: 0; con3: 3
-  std::string plugin;
-  OptionMap options;
+  std::string name;        // as written: "ubd0" or "ubda", "con0"
+  std::uint32_t unit = 0;  // ubd0 and ubda: 0; con3: 3
+  std::string plugin;      // a name, or the absolute path of the plugin's file
+  PluginConfig config;
   std::string where;  // "demo.toml:12:3", for errors that show only when the device is made
 };
 
 enum class RootKind : std::uint8_t {
   EmbeddedInitramfs,  // the cpio that the build put into the program
-  InitramfsFile,      // `path` is a cpio, plain or gzip
+  InitramfsFile,      // `path` is a cpio archive, plain or gzip
   HostDirectory,      // `path` is a directory of the host
-  BlockDevice,        // `path` is the name of a [[block]], `type` its file system
 };
 
 struct RootConfig {
   RootKind kind = RootKind::EmbeddedInitramfs;
-  std::string path;
-  std::string type;                  // "initramfs", "hostfs" or the file system on a block device
-  bool read_only = false;            // `ro` stands in the options
-  std::vector<std::string> options;  // what is left of the options: "key=value" or "key"
+  std::string path;  // absolute
+  bool read_only = false;
 };
 
 // A host directory shown in the guest.
@@ -61,11 +53,10 @@ struct MachineConfig {
   std::vector<std::string> args;        // after init's own name
   LogLevel log_level = LogLevel::Info;  // records of this level and more severe go to the console
   RootConfig root;
-  std::vector<DeviceConfig> blocks;      // by unit
-  std::vector<DeviceConfig> consoles;    // by unit; never empty, has con0
-  std::vector<DeviceConfig> nets;        // in file order
-  std::vector<MountConfig> mounts;       // in file order
-  std::vector<std::string> plugin_path;  // searched before the built-in folders
+  std::vector<DeviceConfig> blocks;    // by unit
+  std::vector<DeviceConfig> consoles;  // by unit; never empty, the first is /dev/console
+  std::vector<MountConfig> mounts;     // in file order
+  std::vector<std::filesystem::path> plugin_path;  // for PluginRegistry::default_search_path()
 };
 
 inline constexpr std::uint64_t kMinMemory = 16 * kMiB;
