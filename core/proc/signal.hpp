@@ -121,6 +121,7 @@ class PendingSignals {
   // The next signal in `allowed`: synchronous ones first, then by number; fills `info`.
   bool take(SignalSet allowed, SignalInfo &info);
   void remove(SignalSet signals);
+  std::size_t queued() const { return queue_.size(); }
 
  private:
   SignalSet set_;
@@ -138,6 +139,11 @@ bool send_group_signal(int pgid, const SignalInfo &info);
 // A fault of the thread itself: cannot be blocked or ignored; if it is, the default action is
 // restored first.
 void force_signal(Task &task, const SignalInfo &info);
+// Takes the next pending signal of the task or its process that is in `allowed` (signalfd,
+// rt_sigtimedwait); false when there is none.
+bool take_signal(Task &task, SignalSet allowed, SignalInfo &info);
+// The signal would have no effect: its disposition is to ignore it.
+bool signal_ignored(const Process &process, int signal);
 // kill(2)'s permission rule.
 bool may_signal(const Task &sender, const Process &target, int signal);
 

@@ -77,7 +77,7 @@ class Process : public RefCounted<Process> {
 
   Ref<SignalHandlers> handlers;
   PendingSignals pending;
-  WaitQueue signalfd_wait;
+  WaitQueue signalfd_wait;  // woken when a signal was queued, for the process or one of its tasks
   // wait4 and waitid of the parent's threads sleep here.
   WaitQueue child_wait;
 
@@ -94,6 +94,23 @@ class Process : public RefCounted<Process> {
   bool stop_reported = true;
   bool continued_unreported = false;
   int stop_signal = 0;
+  bool stop_requested = false;  // a group stop is on its way; `stopped` once all tasks stand still
+  unsigned stopped_tasks = 0;
+  WaitQueue stop_wait;  // stopped tasks sleep here until SIGCONT or death
+  // Pollers of pidfds: woken when the process becomes a zombie.
+  WaitQueue exit_wait;
+  // The thread that is executing execve and waits for the others to end.
+  Task *exec_task = nullptr;
+  WaitQueue exec_wait;
+  // Process 1 of a booted machine: signals that it has no handler for do not reach it.
+  bool unkillable = false;
+  // The thread of `parent` that made this process (__WNOTHREAD, PR_SET_PDEATHSIG).
+  int parent_tid = 0;
+  // A zombie's name and identity, for /proc and permission checks: what its last task had.
+  std::string exit_comm;
+  Credentials exit_credentials;
+  // CPU timers or RLIMIT_CPU are armed: tasks check them on their way to guest code.
+  bool cpu_timers_armed = false;
   // vfork: the parent waits until this process execs or exits.
   WaitQueue vfork_wait;
   bool vfork_done = true;
@@ -104,15 +121,21 @@ class Process : public RefCounted<Process> {
 
   ResourceUsage usage;           // of tasks that have ended
   ResourceUsage children_usage;  // of children that were waited for
+  // All that the process has used: ended tasks and live ones.
+  ResourceUsage total_usage() const;
+  // Any live task, the leader if it lives; nullptr for a zombie.
+  Task *representative() const;
+  std::string comm() const;
+  const Credentials &credentials() const;
   std::int64_t start_time_ns = 0;
 
   struct Itimers;  // setitimer, alarm, timer_create; proc/itimer.cpp
   std::unique_ptr<Itimers> itimers;
+  Itimers &timers();  // makes them when there are none yet
 
  private:
   friend Ref<Process> make_process();
   Process();
-  friend Ref<Process> make_ref<Process>();
 };
 
 class Task final : public Thread {
@@ -130,6 +153,8 @@ class Task final : public Thread {
 
   PendingSignals pending;
   SignalSet blocked;
+  // While rt_sigtimedwait unblocks what it waits for: the mask before, else empty.
+  SignalSet real_blocked;
   // sigsuspend, ppoll, pselect, epoll_pwait: the mask to restore after the handler's frame was
   // built.
   std::optional<SignalSet> saved_mask;
@@ -151,6 +176,12 @@ class Task final : public Thread {
   std::int32_t oom_score_adj = 0;
   std::uint64_t minor_faults = 0, major_faults = 0;
   bool killed = false;  // a fatal signal was accepted; no guest code runs any more
+  // sched_setscheduler and friends; kept and shown, see docs/system-calls.md.
+  int policy = 0;  // SCHED_OTHER
+  bool reset_on_fork = false;
+  std::uint64_t affinity = ~0ull;  // vCPUs of sched_setaffinity
+  int io_priority = 0;
+  bool in_execve = false;
 
   // The system call in progress, for wchan, strace and the debugger; ~0 when none.
   std::uint64_t syscall_number = ~0ull;
@@ -159,6 +190,13 @@ class Task final : public Thread {
   bool signal_pending() const override;
   bool fatal_signal_pending() const override;
   bool is_leader() const { return process->pid == tid; }
+  // Something must be done before guest code runs again: signals, a stop, death. Cheap.
+  bool needs_attention() const {
+    return killed || process->stop_requested ||
+           !((pending.set() | process->pending.set()) & ~blocked).empty();
+  }
+  // Sends of SIGCHLD, waits and limits count the real user's processes.
+  void set_comm(std::string_view name);
 
   // The unblocked pending signals of the task and its process.
   SignalSet deliverable() const;
@@ -182,6 +220,21 @@ bool process_group_exists(int pgid, int sid);
 // No member has a parent in another group of the same session: a stopped one could never be
 // continued.
 bool process_group_orphaned(int pgid);
+// Processes of a group or session; empty when there are none.
+void for_each_in_group(int pgid, const std::function<void(Process &)> &function);
+void for_each_task(const std::function<void(Task &)> &function);
+// setpgid and setsid: keeps the table's index of groups and sessions.
+void set_process_group(Process &process, int pgid);
+void set_session(Process &process, int sid);
+inline constexpr int kPidMax = 32768;
+// The bound on tasks in the system (/proc/sys/kernel/threads-max), from the size of memory.
+std::size_t max_tasks();
+// The letter of ps(1): as thread_state_letter, T for a stopped process's tasks.
+char task_state_letter(const Task &task);
+// The platform that start_init was given.
+Platform &guest_platform();
+// Addresses of new programs are the same at every start (machine option; off at first).
+void set_layout_randomisation(bool on);
 
 // --- creation
 struct CloneRequest {
@@ -219,6 +272,10 @@ void set_init_exit_hook(std::function<void(int exit_status)> hook);
 // The OOM killer: picks the task that uses most, kills it, and says so in the log. False when there
 // is none.
 bool kill_for_memory();
+
+// What reboot(2) asks boot/ for. The hook does not return for Restart, Halt and PowerOff.
+enum class RebootAction : std::uint8_t { Restart, Halt, PowerOff };
+void set_reboot_hook(std::function<void(RebootAction action, const std::string &argument)> hook);
 
 // The kernel thread body of every task: runs guest code until the task dies.
 void task_main();

@@ -87,6 +87,10 @@ std::string_view syscall_name(std::uint64_t number);
 // unimplemented call is ENOSYS and is named in the log the first time.
 void dispatch_syscall(Task &task);
 
+// `strace`-like lines in the kernel log (level Debug is not needed: they are Info records).
+void set_syscall_trace(bool on);
+bool syscall_trace_enabled();
+
 // Declares every handler of the table.
 #define SYSCALL(number, name, ...) SysResult sys_##name(Task &task, const SysArgs &args);
 #include "syscall/table.inc"

@@ -139,6 +139,8 @@ Result<void> bind_mount(const Path &where, const Path &what, bool recursive);
 Result<void> unmount(const Path &where, bool detach);
 // The first mount: makes it the root of the name space.
 Result<Path> mount_root(Ref<SuperBlock> sb, std::string source, std::uint32_t flags);
+// The MountFlags of the mount that the path lies in.
+std::uint32_t mount_flags(const Path &path);
 struct MountInfo {
   int id, parent_id;
   std::string source, mount_point, type, options;
