@@ -29,11 +29,13 @@ class PollTable {
   ~PollTable() = default;
 };
 
+struct EpollItem;  // vfs/epoll.cpp
+
 enum class Whence : std::uint8_t { Set = 0, Current = 1, End = 2, Data = 3, Hole = 4 };
 
 class File : public RefCounted<File> {
  public:
-  explicit File(std::uint32_t flags) : flags_(flags) {}
+  explicit File(std::uint32_t flags);
   virtual ~File();
 
   // Set by the VFS when it opens a path; empty (no dentry) for pipes, sockets and the like until
@@ -81,12 +83,30 @@ class File : public RefCounted<File> {
   // What /proc/PID/fd/N points to when there is no path: "pipe:[123]", "anon_inode:[eventpoll]".
   virtual std::string describe() const;
 
+  // Open files of the whole guest, and how many there may be (NFile): /proc/sys/fs/file-nr.
+  static std::uint64_t open_count();
+  static std::uint64_t max_open();
+
+  // Kept by vfs/: the watches of epoll instances on this file, whether it holds one count of
+  // inode->write_count, and the SIGIO watcher of O_ASYNC.
+  EpollItem *epoll_items = nullptr;
+  bool holds_write_count = false;
+  std::shared_ptr<void> async_watch;
+
  private:
   std::uint32_t flags_;
 };
 
 // A regular file on a page cache: what Inode::open makes by default.
 Ref<File> make_page_cache_file(Inode &inode, std::uint32_t flags);
+
+// An inode without a name in an internal file system (pipes, sockets, anon_inode objects): `mode`
+// with its type, owned by the credentials. It has a number of its own.
+Ref<Inode> make_anonymous_inode(std::uint32_t mode, const Credentials &owner);
+
+// The page_cache()-independent part of mmap() for regular files: access rules of open modes, noexec
+// mounts, seals (Access, Perm). make_page_cache_file's mmap uses it; other file kinds may.
+Result<void> check_mmap_access(const File &file, MmapRequest &request);
 
 // Device drivers register what opening a character or block device number makes.
 using DeviceOpener =

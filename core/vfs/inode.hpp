@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/ref.hpp"
 #include "base/result.hpp"
@@ -25,6 +26,7 @@ class Dentry;
 class File;
 class Inode;
 class SuperBlock;
+struct Path;  // vfs/path.hpp
 
 // The S_IFMT part of a mode.
 enum class FileType : std::uint32_t {
@@ -96,6 +98,9 @@ class Inode : public RefCounted<Inode> {
   virtual Result<std::string> readlink();
   // For links whose target is no path (/proc/PID/fd/N, /proc/PID/cwd): the target itself.
   virtual bool is_magic_link() const { return false; }
+  // Where a magic link leads (file_path() of an open file); Inval for other inodes. Overriders
+  // include vfs/path.hpp.
+  virtual Result<Path> follow_magic();
 
   // Opens the inode: the object behind the descriptor. The default makes a PageCache-backed file of
   // a regular file, and what vfs/ registers for fifos and device numbers. `flags` are open(2)'s.
@@ -103,6 +108,15 @@ class Inode : public RefCounted<Inode> {
 
   // The pages of a regular file; nullptr when it has none (procfs).
   virtual PageCache *page_cache() { return nullptr; }
+  // A write through the page cache went past the end: the size becomes `new_size`. Called with
+  // lock() held. The default goes through setattr(size).
+  virtual Result<void> extend(std::uint64_t new_size);
+  // fallocate(2); called with lock() held. OpNotSupp by default.
+  virtual Result<void> fallocate(std::uint32_t mode, std::uint64_t offset, std::uint64_t length);
+  // lseek(2)'s SEEK_DATA and SEEK_HOLE for an offset below the size: by default all is data.
+  virtual Result<std::uint64_t> seek_data(std::uint64_t offset, bool hole);
+  // fsync(2): by default dirty pages are written back.
+  virtual Result<void> sync(bool data_only);
 
   // Cached names may be trusted without asking again; false for procfs and hostfs, whose
   // revalidate() decides.
@@ -122,6 +136,10 @@ class Inode : public RefCounted<Inode> {
   std::shared_ptr<void> locks;
   // How many open files may write, or (negative) how many run it as a program: TxtBsy.
   int write_count = 0;
+  // memfd_create(2)'s seals (F_SEAL_*); F_SEAL_SEAL where sealing was not asked for.
+  std::uint32_t seals = 1;
+  // inotify(7) watches of this inode; vfs/notify.hpp.
+  std::shared_ptr<void> watches;
 
  protected:
   Inode(SuperBlock &sb, std::uint64_t number) : sb_(&sb), number_(number) {}

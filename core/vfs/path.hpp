@@ -10,6 +10,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/list.hpp"
 #include "base/ref.hpp"
@@ -123,6 +124,14 @@ Result<void> truncate_path(const Path &path, std::uint64_t size, const Credentia
 // "(unreachable)/..." when it lies outside.
 std::string path_name(const Path &path, const Path &root);
 
+// Where an open file leads to: its path, or a name without a place for pipes, sockets and the like
+// (what /proc/PID/fd/N's magic link follows; opening it opens the same pipe again).
+Path file_path(File &file);
+
+// Called once at boot after the physical memory is there: lets memory pressure shrink the dentry
+// cache.
+void vfs_init();
+
 // --- mounts
 enum MountFlag : std::uint32_t {
   kMountReadOnly = 1,
@@ -137,6 +146,16 @@ Result<void> mount_at(const Path &where, Ref<SuperBlock> sb, std::string source,
                       std::uint32_t flags);
 Result<void> bind_mount(const Path &where, const Path &what, bool recursive);
 Result<void> unmount(const Path &where, bool detach);
+// mount(2)'s MS_MOVE, MS_REMOUNT (of the file system, or of the mount's flags alone),
+// pivot_root(2).
+Result<void> move_mount(const Path &from, const Path &to);
+Result<void> remount(const Path &where, std::string_view options, std::uint32_t flags,
+                     bool mount_only);
+Result<void> pivot_root(const Path &new_root, const Path &put_old, FsContext &fs);
+// The flags (MountFlag) of the mount that a path is on; its number in mountinfo and statx.
+std::uint32_t mount_flags(const Path &path);
+int mount_id(const Path &path);
+bool is_mount_root(const Path &path);
 // The first mount: makes it the root of the name space.
 Result<Path> mount_root(Ref<SuperBlock> sb, std::string source, std::uint32_t flags);
 // The MountFlags of the mount that the path lies in.

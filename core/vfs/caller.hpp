@@ -1,0 +1,22 @@
+// What the file layer needs to know of the task that calls it. It is implemented over proc/ in
+// syscall/caller.cpp, and by unit tests for themselves, so that vfs/ does not depend on tasks.
+// Needs the big kernel lock.
+#pragma once
+
+#include <cstdint>
+
+#include "vfs/types.hpp"
+
+namespace cowbird::caller {
+
+// RLIMIT_FSIZE in bytes; ~0 without a limit and for kernel threads.
+std::uint64_t file_size_limit();
+// Sends the calling thread a signal (SIGPIPE, SIGXFSZ); nothing happens on kernel threads.
+void raise_signal(int signal);
+// The process, as F_GETLK and SO_PEERCRED report it; 0 for the kernel.
+int process_id();
+const Credentials &credentials();
+// SIGIO of O_ASYNC: to the process `owner` (negative: process group) when the file's opener may.
+void send_io_signal(int owner, int signal, int fd, std::uint32_t poll_events);
+
+}  // namespace cowbird::caller
