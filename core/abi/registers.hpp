@@ -1,5 +1,5 @@
-// The register file of a guest thread, in the order of Linux's struct user_regs_struct (x86-64), which
-// ptrace, core files and gdb use. Anyone may include this header.
+// The register file of a guest thread, in the order of Linux's struct user_regs_struct (x86-64),
+// which ptrace, core files and gdb use. Anyone may include this header.
 #pragma once
 
 #include <cstddef>

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "base/result.hpp"
@@ -55,6 +57,16 @@ DeviceNumber tty_device_number(const Tty &tty);
 int tty_foreground_group(const Tty &tty);
 // Writes a kernel message line, as printk's console does; drops what the port does not take.
 void tty_kernel_write(Tty &tty, std::string_view text);
+
+// Makes `tty` the controlling terminal of the session that `leader` leads, with its group in the
+// foreground.
+void tty_set_controlling(Tty &tty, Process &leader);
+// Everything written has gone to the port; a bounded wait of at most `timeout_ns`. May sleep.
+void tty_drain(Tty &tty, std::int64_t timeout_ns);
+// Claims the port before the guest opens the terminal (the kernel's console).
+Result<void> tty_activate(Tty &tty);
+void for_each_tty(
+    const std::function<void(const std::string &name, DeviceNumber number)> &function);
 
 // Registers /dev/tty (5:0), /dev/console (5:1) and /dev/ttyN (4:N); `console` is what /dev/console
 // opens.

@@ -1,0 +1,82 @@
+// The Tty object and its open file: private to tty/.
+#pragma once
+
+#include "proc/task.hpp"
+#include "tty/line_discipline.hpp"
+#include "tty/tty.hpp"
+
+namespace cowbird {
+
+class TtyFile;
+
+class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
+ public:
+  Tty(std::string name, DeviceNumber number, TtyPort &port);
+  virtual ~Tty();
+
+  // LineDiscipline::Sink
+  void signal_foreground(int signal) override;
+  void input_ready() override;
+  void output_ready() override;
+
+  // Sends queued output to the port, as much as it takes.
+  void flush_to_port();
+  // Wakes pollers and readers; tells the port to go on when there is room again.
+  void after_read();
+  void hangup();
+  void set_window(const abi::Winsize &size);
+  Result<void> activate();
+
+  const std::string name;
+  const DeviceNumber number;
+  TtyPort &port;
+  LineDiscipline ldisc;
+  abi::Winsize window{24, 80, 0, 0};
+
+  int session = 0;  // 0: no session has it as its controlling terminal
+  int foreground = 0;
+  bool exclusive = false;
+  bool active = false;
+  bool throttled = false;
+  bool flushing = false;
+  unsigned opens = 0;
+  std::uint64_t generation = 0;  // counts hang-ups: files of an older one are dead
+
+  WaitQueue read_wait;
+  WaitQueue write_wait;
+  // Serialise readers and writers, so that a line or a write stays together.
+  SleepMutex read_lock{"tty_read"};
+  SleepMutex write_lock{"tty_write"};
+};
+
+class TtyFile final : public File {
+ public:
+  TtyFile(Ref<Tty> tty, std::uint32_t flags);
+  ~TtyFile() override;
+
+  Result<std::uint64_t> read(IovIter &to, std::uint64_t &offset) override;
+  Result<std::uint64_t> write(IovIter &from, std::uint64_t &offset) override;
+  Result<std::int64_t> ioctl(Task &task, std::uint32_t command, std::uint64_t argument) override;
+  std::uint32_t poll(PollTable *table) override;
+  std::string describe() const override { return "/dev/" + tty_->name; }
+
+ private:
+  bool dead() const { return generation_ != tty_->generation; }
+  Result<std::uint64_t> read_canonical(IovIter &to);
+  Result<std::uint64_t> read_raw(IovIter &to);
+  Result<void> wait_readable(std::size_t minimum, std::int64_t deadline_ns);
+  Result<std::uint64_t> take(IovIter &to, bool &eof);
+  std::size_t poll_minimum() const;
+
+  Ref<Tty> tty_;
+  std::uint64_t generation_;
+};
+
+// SIGTTIN and SIGTTOU: may a process of this group read from, write to or change the terminal now?
+// RestartSys after the signal was sent, Io when it cannot be.
+Result<void> check_background(Tty &tty, Task &task, int signal);
+// The ioctls of tty_ioctl(4); NotTty when unknown.
+Result<std::int64_t> tty_ioctl(Tty &tty, TtyFile &file, Task &task, std::uint32_t command,
+                               std::uint64_t argument);
+
+}  // namespace cowbird
