@@ -1,6 +1,7 @@
 // The ioctls of terminals: tty_ioctl(4).
 #include <algorithm>
 
+#include "mm/user_access.hpp"
 #include "sched/clock.hpp"
 #include "tty/tty_impl.hpp"
 

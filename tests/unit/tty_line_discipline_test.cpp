@@ -1,4 +1,5 @@
-// The line discipline: canonical editing, raw input, echo, signals, flow control, output processing.
+// The line discipline: canonical editing, raw input, echo, signals, flow control, output
+// processing.
 #include <catch2/catch.hpp>
 #include <string>
 
@@ -10,7 +11,7 @@ using namespace cowbird::abi;
 
 namespace {
 
-struct Terminal : LineDiscipline::Sink {
+struct Terminal final : LineDiscipline::Sink {
   LineDiscipline ldisc{*this};
   std::vector<int> signals;
 
