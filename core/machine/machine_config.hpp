@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/log.hpp"
@@ -64,6 +65,9 @@ inline constexpr std::uint64_t kMaxMemory = 1024 * kGiB;
 inline constexpr std::uint32_t kMaxVcpus = 64;
 inline constexpr std::uint32_t kMaxBlockUnits = 26;  // ubda to ubdz
 inline constexpr std::uint32_t kMaxConsoles = 64;
+// By LogLevel.
+inline constexpr std::string_view kLogLevelNames[] = {"emerg",   "alert",  "crit", "err",
+                                                      "warning", "notice", "info", "debug"};
 
 // "cowbird-7f3a91", for machines without a name.
 std::string random_machine_name();

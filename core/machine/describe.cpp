@@ -1,0 +1,65 @@
+#include "machine/describe.hpp"
+
+#include <fmt/format.h>
+
+#include <string_view>
+
+#include "machine/size.hpp"
+
+namespace cowbird {
+
+namespace {
+
+std::string line(std::string_view what, std::string_view value) {
+  return fmt::format("{:<10} {}\n", what, value);
+}
+
+std::string describe_root(const RootConfig &root) {
+  const char *access = root.read_only ? "read-only" : "read-write";
+  switch (root.kind) {
+    case RootKind::EmbeddedInitramfs:
+      return fmt::format("the embedded initramfs, {}", access);
+    case RootKind::InitramfsFile:
+      return fmt::format("initramfs {}, {}", root.path, access);
+    case RootKind::HostDirectory:
+      return fmt::format("host directory {}, {}", root.path, access);
+  }
+  return {};
+}
+
+std::string describe_init(const MachineConfig &config) {
+  std::string text = config.init ? *config.init + ", else " : std::string();
+  text += "the first of /init, /sbin/init and /bin/sh";
+  if (!config.args.empty()) text += fmt::format(", with arguments {}", fmt::join(config.args, " "));
+  return text;
+}
+
+std::string describe_device(const DeviceConfig &device) {
+  std::string text = device.plugin + ":";
+  for (const auto &[key, value] : device.config.values) {
+    text += fmt::format(" {}=", key);
+    std::visit([&](const auto &v) { text += fmt::format("{}", v); }, value);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string describe_machine(const MachineConfig &config) {
+  auto text = line("name", config.name.empty() ? "(random)" : config.name);
+  text += line("memory", format_size(config.memory));
+  text += line("vcpus", std::to_string(config.vcpus));
+  text += line("root", describe_root(config.root));
+  text += line("init", describe_init(config));
+  text += line("log level", kLogLevelNames[static_cast<std::size_t>(config.log_level)]);
+  for (const auto &device : config.blocks) text += line(device.name, describe_device(device));
+  for (const auto &device : config.consoles) text += line(device.name, describe_device(device));
+  for (const auto &mount : config.mounts) {
+    text += line("mount", fmt::format("{} on {}, {}", mount.host, mount.guest,
+                                      mount.read_only ? "read-only" : "read-write"));
+  }
+  for (const auto &folder : config.plugin_path) text += line("plugins", folder.string());
+  return text;
+}
+
+}  // namespace cowbird

@@ -1,0 +1,69 @@
+// MachineReader: from a parsed machine file to a MachineConfig; everything that is wrong goes into
+// the Problems. For the sources of core/machine.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "machine/machine_config.hpp"
+#include "machine/plugin_catalog.hpp"
+#include "machine/problems.hpp"
+#include "machine/schema.hpp"
+#include "machine/section_reader.hpp"
+#include "machine/toml.hpp"
+
+namespace cowbird {
+
+class MachineReader {
+ public:
+  // `directory`: what relative paths in the file are relative to; absolute.
+  MachineReader(Problems &problems, std::filesystem::path directory, PluginCatalog &plugins)
+      : problems_(problems), directory_(std::move(directory)), plugins_(plugins) {}
+
+  // Complete only when no problem was reported.
+  MachineConfig read(const toml::table &root);
+
+ private:
+  void check_top_level(const toml::table &root);
+  // The tables of a section that are tables; what is not is reported.
+  std::vector<const toml::table *> tables(const toml::table &root, std::string_view section);
+  // Calls read(SectionReader &) for each table of a section.
+  template <typename Function>
+  void for_each_table(const toml::table &root, std::string_view section, Function read);
+
+  void read_machine(SectionReader &section);
+  void read_log_level(SectionReader &section);
+  void read_root(SectionReader &section);
+  void read_root_source(SectionReader &section, const std::string &source,
+                        const std::optional<std::string> &type);
+  void read_mount(SectionReader &section);
+  void refuse_debug(SectionReader &section);
+  void read_plugin_path(SectionReader &section);
+
+  void read_devices(const toml::table &root);
+  void read_device(SectionReader &section, PluginKind kind, std::vector<DeviceConfig> &devices);
+  void read_net(SectionReader &section);
+  void add_default_console();
+  const PluginInfo *find_plugin(SectionReader &section, PluginKind kind, std::string &name);
+  std::string plugin_hint(PluginKind kind, const PluginError &error, const std::string &name);
+  std::optional<PluginConfig> read_options(SectionReader &section, const PluginInfo &plugin);
+  std::optional<ConfigValue> read_option(SectionReader &section, const KeySchema &key);
+  // True the first time; else reports that the name is used twice.
+  bool claim(const std::string &identity, const std::string &shown, const toml::node &node);
+
+  // An absolute path for what a value means.
+  std::string resolve(const toml::node &node, const std::string &path) const;
+  bool check_directory(const toml::node &node, const std::string &path);
+
+  Problems &problems_;
+  std::filesystem::path directory_;
+  PluginCatalog &plugins_;
+  MachineConfig config_;
+  std::map<std::string, std::string> claimed_;  // identity -> where it was used first
+};
+
+}  // namespace cowbird

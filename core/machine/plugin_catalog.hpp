@@ -1,0 +1,39 @@
+// PluginCatalog: what the loader of machine files asks about plugins. The program uses
+// RegistryCatalog, over the real PluginRegistry; tests and the fuzz target bring their own.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "plugins/plugin_registry.hpp"
+
+namespace cowbird {
+
+class PluginCatalog {
+ public:
+  virtual ~PluginCatalog() = default;
+  // [plugins] path of the file, absolute; called once, before all others.
+  virtual void use_path(const std::vector<std::filesystem::path> &configured) = 0;
+  // As PluginRegistry::find(); the result lives as long as the catalog.
+  virtual const PluginInfo *find(PluginKind kind, std::string_view name, PluginError &error) = 0;
+  // As PluginRegistry::load().
+  virtual bool load(const PluginInfo &plugin, PluginError &error) = 0;
+  // Names of all good plugins of a kind, for hints.
+  virtual std::vector<std::string> names(PluginKind kind) = 0;
+};
+
+class RegistryCatalog final : public PluginCatalog {
+ public:
+  void use_path(const std::vector<std::filesystem::path> &configured) override;
+  const PluginInfo *find(PluginKind kind, std::string_view name, PluginError &error) override;
+  bool load(const PluginInfo &plugin, PluginError &error) override;
+  std::vector<std::string> names(PluginKind kind) override;
+
+ private:
+  std::unique_ptr<PluginRegistry> registry_;
+};
+
+}  // namespace cowbird

@@ -1,0 +1,159 @@
+#include "machine/schema.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <numeric>
+
+namespace cowbird {
+
+namespace {
+
+constexpr KeyDoc kMachineKeys[] = {
+    {"name", "text", "random",
+     "Name of the guest and its host name: up to 64 letters, digits, `-`, `_` and `.`."},
+    {"memory", "size", "`\"128M\"`", "Physical memory, 16M to 1T, in whole pages of 4K."},
+    {"vcpus", "integer", "`1`", "Processors of the guest, 1 to 64; each is a host thread."},
+    {"init", "text", "none",
+     "First program. The first that exists of this, `/init`, `/sbin/init` and `/bin/sh` is "
+     "process 1."},
+    {"args", "list of text", "`[]`", "Arguments of the first program, after its own name."},
+    {"log_level", "text", "`\"info\"`",
+     "What the kernel log shows on the console: this level and worse. One of `emerg`, `alert`, "
+     "`crit`, `err`, `warning`, `notice`, `info`, `debug`."},
+    {"quiet", "boolean", "`false`", "The same as `log_level = \"err\"`; not together with it."},
+};
+
+constexpr KeyDoc kRootKeys[] = {
+    {"source", "text", "the embedded initramfs",
+     "A directory of the host, or an initramfs: a cpio archive, plain or gzip."},
+    {"type", "text", "by what `source` is", "`\"hostfs\"` or `\"initramfs\"`."},
+    {"options", "list of text", "`[]`", "Mount options: `\"ro\"` or `\"rw\"`."},
+};
+
+constexpr KeyDoc kBlockKeys[] = {
+    {"name", "text", "", "`ubd0` to `ubd25`, also written `ubda` to `ubdz`."},
+    {"plugin", "text", "", "Name of a block backend, or the path of its file (with a `/`)."},
+};
+
+constexpr KeyDoc kConsoleKeys[] = {
+    {"name", "text", "", "`con0` to `con63`. The first console is `/dev/console`."},
+    {"plugin", "text", "", "Name of a channel, or the path of its file (with a `/`)."},
+};
+
+constexpr KeyDoc kNetKeys[] = {
+    {"name", "text", "", "Name of the interface, up to 15 characters."},
+    {"plugin", "text", "", "Name of a transport, or the path of its file (with a `/`)."},
+};
+
+constexpr KeyDoc kMountKeys[] = {
+    {"host", "text", "", "Directory of the host. The guest cannot leave it."},
+    {"guest", "text", "", "Absolute path in the guest; made when it is not there."},
+    {"ro", "boolean", "`false`", "Read-only."},
+};
+
+constexpr KeyDoc kDebugKeys[] = {
+    {"gdb", "text", "none", "Address of a gdb server. This version has none and refuses the key."},
+    {"wait", "boolean", "`false`",
+     "Wait for gdb before the first kernel thread. This version refuses `true`."},
+};
+
+constexpr KeyDoc kPluginsKeys[] = {
+    {"path", "list of text", "`[]`",
+     "Folders to look for plugins in, before `COWBIRD_PLUGIN_PATH` and the built-in ones."},
+};
+
+constexpr SectionDoc kSections[] = {
+    {"machine", false, false, "The guest itself.", kMachineKeys},
+    {"root", false, false,
+     "What is mounted on `/`. Without this table it is the embedded initramfs.", kRootKeys},
+    {"block", true, true, "A block device, `/dev/ubda` and so on.", kBlockKeys},
+    {"console", true, true,
+     "A console. Without this table, `con0` is on the caller's terminal: plugin `fd`, input 0, "
+     "output 1.",
+     kConsoleKeys},
+    {"net", true, true,
+     "A network interface. This version has no network and no transport plugins; the table is "
+     "checked and refused.",
+     kNetKeys},
+    {"mount", true, false, "A directory of the host, shown in the guest.", kMountKeys},
+    {"debug", false, false, "For kernel developers.", kDebugKeys},
+    {"plugins", false, false, "Where plugins are.", kPluginsKeys},
+};
+
+// Edits (insert, delete, replace, swap neighbours) that make one word the other; case is ignored.
+std::size_t distance(std::string_view a, std::string_view b) {
+  const auto lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
+  std::vector<std::size_t> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
+  std::iota(last.begin(), last.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const bool same = lower(a[i - 1]) == lower(b[j - 1]);
+      row[j] = std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (same ? 0 : 1)});
+      if (i > 1 && j > 1 && lower(a[i - 1]) == lower(b[j - 2]) &&
+          lower(a[i - 2]) == lower(b[j - 1])) {
+        row[j] = std::min(row[j], before[j - 2] + 1);
+      }
+    }
+    std::swap(before, last);
+    std::swap(last, row);
+  }
+  return last[b.size()];
+}
+
+}  // namespace
+
+std::string SectionDoc::title() const {
+  return is_array ? fmt::format("[[{}]]", name) : fmt::format("[{}]", name);
+}
+
+const KeyDoc *SectionDoc::find(std::string_view key) const {
+  const auto found = std::ranges::find(keys, key, &KeyDoc::name);
+  return found == keys.end() ? nullptr : &*found;
+}
+
+std::span<const SectionDoc> machine_file_schema() { return kSections; }
+
+const SectionDoc *find_section(std::string_view name) {
+  const auto *found = std::ranges::find(kSections, name, &SectionDoc::name);
+  return found == std::end(kSections) ? nullptr : found;
+}
+
+std::string machine_file_markdown() {
+  std::string out;
+  for (const auto &section : kSections) {
+    out += fmt::format("### `{}`\n\n{}\n\n", section.title(), section.help);
+    out += "| key | type | default | meaning |\n| --- | --- | --- | --- |\n";
+    for (const auto &key : section.keys) {
+      out += fmt::format("| `{}` | {} | {} | {} |\n", key.name, key.type,
+                         key.default_value.empty() ? "required" : key.default_value, key.help);
+    }
+    if (section.has_plugin) {
+      out += "| ... | | | the plugin's own keys: `cowbird plugin show NAME` |\n";
+    }
+    out += '\n';
+  }
+  return out;
+}
+
+std::optional<std::string> nearest_name(std::string_view wrong,
+                                        std::span<const std::string> names) {
+  constexpr std::size_t kLongest = 64;  // nobody means a name that long
+  if (wrong.empty() || wrong.size() > kLongest) return std::nullopt;
+  std::optional<std::string> best;
+  std::size_t best_distance = std::max<std::size_t>(1, wrong.size() / 3) + 1;
+  for (const auto &name : names) {
+    if (name.size() > kLongest) continue;
+    const auto d = distance(wrong, name);
+    if (d < best_distance && d < name.size()) {
+      best = name;
+      best_distance = d;
+    }
+  }
+  return best;
+}
+
+}  // namespace cowbird
