@@ -24,7 +24,7 @@ namespace cowbird {
 
 inline constexpr std::uint32_t kUbdMajor = 98;
 inline constexpr std::uint32_t kUbdMinorStep = 16;  // one for the disk, 15 for its partitions
-inline constexpr unsigned kMaxUbdDevices = 16;      // ubd0 .. ubd15, ubda .. ubdp
+inline constexpr unsigned kMaxUbdDevices = 26;      // ubd0 .. ubd25, ubda .. ubdz
 
 class BlockDevice : public RefCounted<BlockDevice> {
  public:
@@ -92,7 +92,7 @@ void for_each_block_device(const std::function<void(BlockDevice &)> &function);
 using DeviceListener = std::function<void(BlockDevice &, bool added)>;
 void set_block_device_listener(DeviceListener listener);
 
-// "ubd0" or "ubda" -> 0, "ubd15" or "ubdp" -> 15; Inval for other names.
+// "ubd0" or "ubda" -> 0, "ubd25" or "ubdz" -> 25; Inval for other names.
 Result<unsigned> ubd_index(std::string_view name);
 // 0 -> "ubda": the name of the device node.
 std::string ubd_name(unsigned index);

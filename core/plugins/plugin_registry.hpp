@@ -62,9 +62,9 @@ enum class KeyType : std::uint32_t { String = 1, Bool, Int, Size, Enum, Path, Ma
 // "string", "boolean", "integer", "size", "one of", "path", "MAC address", "address".
 std::string_view key_type_name(KeyType type);
 
-// A value as it stands in a machine file.
+// A value as it stands in a machine file, and a device's table (machine/'s OptionMap is the same).
 using ConfigValue = std::variant<std::string, std::int64_t, bool>;
-using ConfigTable = std::map<std::string, ConfigValue, std::less<>>;
+using ConfigTable = std::map<std::string, ConfigValue>;
 
 struct KeySchema {
   std::string name;
@@ -96,9 +96,10 @@ struct PluginInfo {
 };
 
 // A configuration that has been checked: defaults filled in, sizes in bytes, words of Bool and Enum
-// normalised. Size and Int are int64, Bool is bool, all others text.
+// normalised. Size and Int are int64, Bool is bool, all others text. `values` passes
+// validate_config again unchanged.
 struct PluginConfig {
-  std::map<std::string, ConfigValue, std::less<>> values;
+  ConfigTable values;
 };
 
 // Called for each problem of a configuration: the key it is about (a required key that is missing

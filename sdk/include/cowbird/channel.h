@@ -71,9 +71,9 @@ struct cowbird_channel_ops {
   /* May be null: the plugin's name is shown. */
   cowbird_describe describe;
   /* May be null. Puts host state that outlives the process (terminal modes, O_NONBLOCK) back, from
-   * a crash handler: called at any moment while the channel is open, on any thread, even in the
-   * middle of another function of this channel, and only async-signal-safe functions may be used.
-   * May be called more than once; `close` may still follow. */
+   * a crash handler: called at any moment from the call of `open` until `close` returns, on any
+   * thread, even in the middle of another function of this channel, and only async-signal-safe
+   * functions may be used. May be called more than once; `close` may still follow. */
   void (*emergency_restore)(void *self);
 };
 

@@ -218,7 +218,7 @@ struct cowbird_host {
   void (*timer_arm)(struct cowbird_timer *timer, int64_t delay_ns);
   void (*timer_cancel)(struct cowbird_timer *timer);
   void (*timer_remove)(struct cowbird_timer *timer);
-  int64_t (*now_ns)(void); /* any thread */
+  int64_t (*now_ns)(struct cowbird_device *device); /* any thread */
 
   /* Runs the callback soon on the event thread. Any thread. Calls that are still waiting when the
    * device is destroyed are dropped. -ENODEV once the device is being destroyed. */

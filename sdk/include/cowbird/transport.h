@@ -23,10 +23,12 @@ extern "C" {
  */
 #define COWBIRD_TRANSPORT_CAP_BATCH_SEND (UINT64_C(1) << 0) /* many frames for one host call */
 #define COWBIRD_TRANSPORT_CAP_BATCH_RECEIVE (UINT64_C(1) << 1)
-#define COWBIRD_TRANSPORT_CAP_CHECKSUM (UINT64_C(1) << 2) /* takes frames with partial checksums \
-                                                           */
-#define COWBIRD_TRANSPORT_CAP_SEGMENTATION (UINT64_C(1) << 3) /* takes frames larger than the MTU \
-                                                               */
+#define COWBIRD_TRANSPORT_CAP_CHECKSUM                      \
+  (UINT64_C(1) << 2) /* takes frames with partial checksums \
+                      */
+#define COWBIRD_TRANSPORT_CAP_SEGMENTATION               \
+  (UINT64_C(1) << 3) /* takes frames larger than the MTU \
+                      */
 #define COWBIRD_TRANSPORT_CAP_RECEIVE_MERGED \
   (UINT64_C(1) << 4)                                     /* gives frames larger than the MTU */
 #define COWBIRD_TRANSPORT_CAP_IP_ONLY (UINT64_C(1) << 5) /* frames have no Ethernet header */
