@@ -1,0 +1,261 @@
+#include "cli/command_line.hpp"
+
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <map>
+
+#include "machine/schema.hpp"
+
+namespace cowbird::cli {
+
+namespace {
+
+constexpr const char *kSetHelp =
+    "Set a key of the machine file, by its dotted path; may be repeated";
+constexpr const char *kPathHelp = "Look for plugins in this folder first; may be repeated";
+
+// The program's CLI11 tree, with the variables that parsing fills.
+class Grammar {
+ public:
+  Grammar() {
+    app_.set_version_flag("--version", "cowbird " COWBIRD_VERSION, "Print the version");
+    app_.set_help_flag("-h,--help", "Print this help");
+    app_.require_subcommand(0, 1);
+    app_.add_flag("--man", man_)->group("");
+    app_.add_flag("--machine-file-tables", tables_)->group("");
+    add_boot();
+    add_run();
+    add_check();
+    add_plugin();
+    add_completion();
+  }
+
+  ParsedCommand parse(std::vector<std::string> words) {
+    // What follows the first -- belongs to the guest and is not looked at here.
+    const auto dashes = std::ranges::find(words, "--");
+    const bool has_tail = dashes != words.end();
+    std::vector<std::string> tail(has_tail ? dashes + 1 : dashes, words.end());
+    words.erase(dashes, words.end());
+    std::ranges::reverse(words);  // as CLI11 wants them
+    try {
+      app_.parse(words);
+    } catch (const CLI::CallForHelp &) {
+      return PrintText{help_text(docs(), path_of(*deepest()))};
+    } catch (const CLI::CallForVersion &) {
+      return PrintText{"cowbird " COWBIRD_VERSION "\n"};
+    } catch (const CLI::ParseError &error) {
+      return WrongUsage{describe(error)};
+    }
+    if (man_) return PrintText{man_page(docs())};
+    if (tables_) return PrintText{machine_file_markdown()};
+    return result(std::move(tail), has_tail);
+  }
+
+  std::vector<CommandDoc> docs() {
+    std::vector<CommandDoc> found;
+    collect(app_, found);
+    return found;
+  }
+
+ private:
+  static CLI::Option *repeatable(CLI::Option *option) { return option->allow_extra_args(false); }
+
+  CLI::App *command(CLI::App &parent, const std::string &name, const std::string &help,
+                    const std::string &example, const std::string &tail = "") {
+    auto *sub = parent.add_subcommand(name, help);
+    tails_[sub] = tail;
+    examples_[sub] = example;
+    return sub;
+  }
+
+  void add_boot() {
+    boot_cmd_ = command(app_, "boot", "Boot the machine that a file describes",
+                        "  cowbird boot examples/hello.toml\n"
+                        "  cowbird boot demo.toml --set machine.memory=256M --set "
+                        "block.ubd0.path=other.img\n"
+                        "  cowbird boot demo.toml -- -s\n",
+                        "[-- INIT ARGS...]");
+    boot_cmd_->add_option("FILE", boot_.file, "The machine file")->required();
+    repeatable(boot_cmd_->add_option("--set", boot_.sets, kSetHelp)->type_name("KEY=VALUE"));
+  }
+
+  void add_run() {
+    run_cmd_ =
+        command(app_, "run", "Run one program in a throw-away guest, with your input and output",
+                "  cowbird run -- /bin/busybox echo hi\n"
+                "  cowbird run --mount $PWD:/work --workdir /work -- sh build.sh\n"
+                "  cowbird run --root /srv/debian --read-only -- /bin/ls /\n",
+                "-- COMMAND [ARGS...]");
+    run_cmd_
+        ->add_option("--root", run_.root,
+                     "Root file system: a directory or an initramfs; the embedded one otherwise")
+        ->type_name("DIR|IMAGE");
+    run_cmd_->add_flag("--read-only", run_.read_only, "The root file system is read-only");
+    repeatable(run_cmd_
+                   ->add_option("--mount", run_.mounts,
+                                "Show a directory of the host in the guest; may be repeated")
+                   ->type_name("HOST:GUEST[:ro]"));
+    run_cmd_->add_option("--memory", run_.memory, "Memory of the guest, 128M by default")
+        ->type_name("SIZE");
+    run_cmd_->add_option("--vcpus", run_.vcpus, "Processors of the guest, 1 by default")
+        ->type_name("COUNT");
+    repeatable(run_cmd_
+                   ->add_option("-e,--env", run_.env,
+                                "Set a variable for the program; without a value, to the caller's")
+                   ->type_name("NAME[=VALUE]"));
+    run_cmd_
+        ->add_option("-w,--workdir", run_.workdir,
+                     "Directory of the guest to start in, / by default")
+        ->type_name("DIR");
+    repeatable(run_cmd_->add_option("--set", run_.sets, kSetHelp)->type_name("KEY=VALUE"));
+  }
+
+  void add_check() {
+    check_cmd_ = command(app_, "check", "Check a machine file, and print what it would start",
+                         "  cowbird check demo.toml\n"
+                         "  cowbird check demo.toml --set machine.vcpus=4\n");
+    check_cmd_->add_option("FILE", check_.file, "The machine file")->required();
+    repeatable(check_cmd_->add_option("--set", check_.sets, kSetHelp)->type_name("KEY=VALUE"));
+  }
+
+  void add_plugin() {
+    plugin_cmd_ = command(app_, "plugin", "Look at plugins",
+                          "  cowbird plugin list\n  cowbird plugin show fd\n");
+    plugin_cmd_->require_subcommand(1);
+    list_cmd_ =
+        command(*plugin_cmd_, "list", "List the plugins that are installed, and broken ones",
+                "  cowbird plugin list\n"
+                "  cowbird plugin list --path ./my-plugins\n");
+    repeatable(list_cmd_->add_option("--path", list_.path, kPathHelp)->type_name("DIR"));
+    list_cmd_->add_flag("--names", list_.names_only, "Print the names only");
+    show_cmd_ = command(*plugin_cmd_, "show", "Print what a plugin is and which keys it has",
+                        "  cowbird plugin show fd\n"
+                        "  cowbird plugin show ./my-plugins/tap.so\n");
+    show_cmd_->add_option("NAME", show_.name, "Its name, or the path of its file")->required();
+    repeatable(show_cmd_->add_option("--path", show_.path, kPathHelp)->type_name("DIR"));
+  }
+
+  void add_completion() {
+    completion_cmd_ = command(app_, "completion", "Print a completion script for a shell",
+                              "  source <(cowbird completion bash)\n");
+    completion_cmd_->add_option("SHELL", shell_, "Which shell: bash")->required();
+  }
+
+  ParsedCommand result(std::vector<std::string> tail, bool has_tail) {
+    if (run_cmd_->parsed()) {
+      if (tail.empty()) {
+        return WrongUsage{
+            "There is no command to run. Write it after --, as in: cowbird run -- /bin/ls /"};
+      }
+      run_.command = std::move(tail);
+      return run_;
+    }
+    if (boot_cmd_->parsed()) {
+      boot_.init_args = std::move(tail);
+      return boot_;
+    }
+    if (has_tail) return WrongUsage{"Only boot and run take arguments after --."};
+    if (check_cmd_->parsed()) return check_;
+    if (list_cmd_->parsed()) return list_;
+    if (show_cmd_->parsed()) return show_;
+    if (completion_cmd_->parsed()) {
+      if (shell_ != "bash")
+        return WrongUsage{fmt::format("There is no completion for \"{}\", only for bash.", shell_)};
+      return PrintText{bash_completion(docs())};
+    }
+    return WrongUsage{"A command is missing: boot, run, check, plugin or completion."};
+  }
+
+  // The subcommand that was being parsed.
+  CLI::App *deepest() {
+    CLI::App *app = &app_;
+    for (auto subs = app->get_subcommands(); !subs.empty(); subs = app->get_subcommands()) {
+      app = subs.front();
+    }
+    return app;
+  }
+
+  std::string describe(const CLI::ParseError &error) {
+    std::string message = error.what();
+    auto *app = deepest();
+    const auto extras = app_.remaining(true);
+    if (!extras.empty()) {
+      const auto &word = extras.front();
+      std::vector<std::string> names;
+      if (word.starts_with("-")) {
+        for (const auto *option : app->get_options()) {
+          for (const auto &name : option->get_lnames()) names.push_back("--" + name);
+        }
+        message = fmt::format("There is no option {}", word);
+      } else {
+        for (const auto *sub : app->get_subcommands([](const CLI::App *) { return true; })) {
+          names.push_back(sub->get_name());
+        }
+        message = names.empty() ? fmt::format("The argument \"{}\" was not expected", word)
+                                : fmt::format("There is no command \"{}\"", word);
+      }
+      const auto near = nearest_name(word, names);
+      message += near ? fmt::format("; did you mean {}?", *near) : ".";
+    } else if (!message.ends_with('.')) {
+      message += '.';
+    }
+    const auto path = path_of(*app);
+    return message + "\nTry: cowbird " + path + (path.empty() ? "--help" : " --help");
+  }
+
+  // "plugin show"; empty for the program itself.
+  static std::string path_of(const CLI::App &app) {
+    if (!app.get_parent()) return {};
+    const auto parent = path_of(*app.get_parent());
+    return parent.empty() ? app.get_name() : parent + " " + app.get_name();
+  }
+
+  void collect(CLI::App &app, std::vector<CommandDoc> &found) {
+    CommandDoc doc{path_of(app), app.get_description(), tails_[&app], examples_[&app], {}, true};
+    for (const auto *option : app.get_options()) {
+      if (option->get_group().empty()) continue;
+      const bool positional = option->get_positional();
+      doc.options.push_back(
+          {positional ? option->get_name(true) : option->get_name(false, true),
+           option->get_expected_max() == 0 || positional ? "" : option->get_type_name(),
+           option->get_description(), positional});
+    }
+    const auto subs = app.get_subcommands([](const CLI::App *) { return true; });
+    doc.leaf = subs.empty();
+    found.push_back(std::move(doc));
+    for (auto *sub : subs) collect(*sub, found);
+  }
+
+  CLI::App app_{"Boots guests of Cowbird, a guest kernel that is an ordinary process", "cowbird"};
+  std::map<const CLI::App *, std::string> tails_;
+  std::map<const CLI::App *, std::string> examples_;
+  CLI::App *boot_cmd_ = nullptr;
+  CLI::App *run_cmd_ = nullptr;
+  CLI::App *check_cmd_ = nullptr;
+  CLI::App *plugin_cmd_ = nullptr;
+  CLI::App *list_cmd_ = nullptr;
+  CLI::App *show_cmd_ = nullptr;
+  CLI::App *completion_cmd_ = nullptr;
+  BootArguments boot_;
+  RunArguments run_;
+  CheckArguments check_;
+  PluginListArguments list_;
+  PluginShowArguments show_;
+  std::string shell_;
+  bool man_ = false;
+  bool tables_ = false;
+};
+
+}  // namespace
+
+ParsedCommand parse_command_line(const std::vector<std::string> &arguments) {
+  return Grammar().parse(arguments);
+}
+
+std::vector<CommandDoc> command_docs() { return Grammar().docs(); }
+
+}  // namespace cowbird::cli

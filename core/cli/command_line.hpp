@@ -1,0 +1,84 @@
+// The command line of the `cowbird` program: what can be written, and what was. Parsing has no
+// effects; cli/commands.hpp acts on the result. For core/cli and its tests.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace cowbird::cli {
+
+struct BootArguments {
+  std::string file;
+  std::vector<std::string> sets;       // KEY=VALUE
+  std::vector<std::string> init_args;  // after --
+};
+
+struct RunArguments {
+  std::string root;                 // empty: the embedded initramfs
+  bool read_only = false;           // the root
+  std::vector<std::string> mounts;  // HOST:GUEST[:ro]
+  std::string memory;               // empty: the default
+  std::string vcpus;
+  std::vector<std::string> env;  // NAME=VALUE, or NAME for the caller's value
+  std::string workdir = "/";
+  std::vector<std::string> sets;
+  std::vector<std::string> command;  // after --, never empty
+};
+
+struct CheckArguments {
+  std::string file;
+  std::vector<std::string> sets;
+};
+
+struct PluginListArguments {
+  std::vector<std::string> path;
+  bool names_only = false;
+};
+
+struct PluginShowArguments {
+  std::string name;
+  std::vector<std::string> path;
+};
+
+// Asked-for text that has been made already: help, version, manual page, completion.
+struct PrintText {
+  std::string text;
+};
+
+struct WrongUsage {
+  std::string message;  // full sentences
+};
+
+using ParsedCommand = std::variant<BootArguments, RunArguments, CheckArguments, PluginListArguments,
+                                   PluginShowArguments, PrintText, WrongUsage>;
+
+// `arguments` without the program's name.
+ParsedCommand parse_command_line(const std::vector<std::string> &arguments);
+
+// The commands as data, for what is generated from them.
+struct OptionDoc {
+  std::string names;  // "-e,--env", or "FILE" for a positional
+  std::string value;  // "KEY=VALUE"; empty for flags
+  std::string help;
+  bool positional = false;
+};
+struct CommandDoc {
+  std::string name;  // "plugin show"; empty for the program itself
+  std::string help;
+  std::string tail;     // "[-- ARGS...]"
+  std::string example;  // lines
+  std::vector<OptionDoc> options;
+  bool leaf = true;  // false: has subcommands of its own
+};
+std::vector<CommandDoc> command_docs();
+
+// What `cowbird COMMAND --help` prints; `name` is one of the commands', or empty.
+std::string help_text(const std::vector<CommandDoc> &commands, const std::string &name);
+
+// A manual page in man(7) macros, and a completion script for bash.
+std::string man_page(const std::vector<CommandDoc> &commands);
+std::string bash_completion(const std::vector<CommandDoc> &commands);
+
+}  // namespace cowbird::cli

@@ -1,0 +1,17 @@
+// The `cowbird` program.
+#include <unistd.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "boot/boot.hpp"
+#include "cli/commands.hpp"
+
+int main(int argc, char **argv) {
+  const char *no_colour = std::getenv("NO_COLOR");
+  const bool colour = ::isatty(STDERR_FILENO) == 1 && (!no_colour || !*no_colour);
+  return cowbird::cli::run_command_line(std::vector<std::string>(argv + 1, argv + argc),
+                                        {std::cout, std::cerr, colour, cowbird::boot_machine});
+}
