@@ -11,6 +11,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "base/ref.hpp"
@@ -40,9 +42,53 @@ enum class Sharing : std::uint8_t { Private, Shared };
 
 enum class VmaKind : std::uint8_t { Normal, Heap, Stack };
 
-// One mapped area [start, end): the same protection and backing throughout.
-class Vma {
+// A counted reference to an open file. mm/ lies below vfs/ and knows File by name only, so the
+// functions that count are taken along from where the reference is made. Converts from and to
+// Ref<File>.
+class FileRef {
  public:
+  FileRef() = default;
+  FileRef(std::nullptr_t) {}  // NOLINT: implicit on purpose
+  template <typename T>
+  requires std::is_same_v<T, File> FileRef(Ref<T> file)  // NOLINT: implicit on purpose
+      : file_(file.release()), counting_(&kCounting<T>) {}
+  FileRef(const FileRef &other) : file_(other.file_), counting_(other.counting_) {
+    if (file_) counting_->ref(file_);
+  }
+  FileRef(FileRef &&other) noexcept
+      : file_(std::exchange(other.file_, nullptr)), counting_(other.counting_) {}
+  FileRef &operator=(FileRef other) noexcept {
+    std::swap(file_, other.file_);
+    std::swap(counting_, other.counting_);
+    return *this;
+  }
+  ~FileRef() {
+    if (file_) counting_->unref(file_);
+  }
+
+  File *get() const { return file_; }
+  File *operator->() const { return file_; }
+  File &operator*() const { return *file_; }
+  explicit operator bool() const { return file_ != nullptr; }
+  void reset() { *this = FileRef(); }
+  template <typename T>
+  requires std::is_same_v<T, File>
+  operator Ref<T>() const { return Ref<T>(file_); }
+  friend bool operator==(const FileRef &a, const FileRef &b) { return a.file_ == b.file_; }
+
+ private:
+  struct Counting {
+    void (*ref)(File *);
+    void (*unref)(File *);
+  };
+  template <typename T>
+  static constexpr Counting kCounting{[](T *file) { file->ref(); }, [](T *file) { file->unref(); }};
+  File *file_ = nullptr;
+  const Counting *counting_ = nullptr;
+};
+
+// What is the same for the whole of an area.
+struct VmaFields {
   VirtAddr start = 0;
   VirtAddr end = 0;
   Prot prot = Prot::None;
@@ -52,19 +98,31 @@ class Vma {
   VmaKind kind = VmaKind::Normal;
   bool grows_down = false;
   bool no_reserve = false;
-  bool dont_fork = false;  // MADV_DONTFORK
-  bool wipe_on_fork = false;
-  bool locked = false;       // mlock
-  Ref<PageCache> cache;      // file or shared memory; none for private anonymous memory
-  std::uint64_t offset = 0;  // byte offset of `start` in the cache
-  Ref<File> file;            // for /proc/PID/maps and to keep the file open
+  bool dont_fork = false;      // MADV_DONTFORK
+  bool wipe_on_fork = false;   // MADV_WIPEONFORK
+  bool dont_dump = false;      // MADV_DONTDUMP
+  bool random_access = false;  // MADV_RANDOM: no fault-around
+  bool locked = false;         // mlock
+  Ref<PageCache> cache;        // file or shared memory; none for private anonymous memory
+  std::uint64_t offset = 0;    // byte offset of `start` in the cache
+  FileRef file;                // for /proc/PID/maps and to keep the file open
   Mm *mm = nullptr;
+};
+
+// One mapped area [start, end): the same protection and backing throughout.
+class Vma : public VmaFields, public CacheMapping {
+ public:
+  Vma() = default;
+  explicit Vma(const VmaFields &fields) : VmaFields(fields) {}
 
   std::uint64_t pages() const { return (end - start) >> kPageShift; }
   std::uint64_t index_of(VirtAddr address) const {
     return (offset + (address - start)) >> kPageShift;
   }
-  ~Vma();
+  // Private memory that may be written: what RLIMIT_DATA counts.
+  bool is_data() const {
+    return sharing == Sharing::Private && has(prot, Prot::Write) && !grows_down;
+  }
 };
 
 struct MmapRequest {
@@ -81,9 +139,9 @@ struct MmapRequest {
   bool below_4g = false;  // MAP_32BIT: below 2 GiB
   VmaKind kind = VmaKind::Normal;
   Prot max_prot = Prot::Read | Prot::Write | Prot::Exec;
-  Ref<PageCache> cache;
+  Ref<PageCache> cache;  // Shared without one: new shared memory, all zeroes
   std::uint64_t offset = 0;
-  Ref<File> file;
+  FileRef file;
 };
 
 // Address-space figures of /proc/PID/stat, statm and status, in pages.
@@ -118,6 +176,9 @@ class Mm : public RefCounted<Mm> {
   Result<void> mprotect(VirtAddr address, std::uint64_t length, Prot prot);
   Result<VirtAddr> mremap(VirtAddr old_address, std::uint64_t old_length, std::uint64_t new_length,
                           std::uint32_t flags, VirtAddr new_address);
+  // The whole address space: what is mapped now, and what will be.
+  Result<void> mlock_all(bool current, bool future);
+  void munlock_all();
   // The new break; the old one when it cannot be moved.
   VirtAddr brk(VirtAddr new_break);
   Result<void> madvise(VirtAddr address, std::uint64_t length, int advice);
@@ -132,6 +193,9 @@ class Mm : public RefCounted<Mm> {
   Result<Pfn> pin_page(VirtAddr address, FaultAccess access);
   // The frame if it is present with that access, without a fault and without a reference.
   bool lookup_page(VirtAddr address, FaultAccess access, Pfn &out) const;
+  // As pin_page for writing, also where the program itself may not write (a debugger's breakpoint):
+  // a private area gets a copy of its own. Fault for shared read-only memory.
+  Result<Pfn> pin_page_forced(VirtAddr address);
 
   // --- program layout, set by execve.
   VirtAddr brk_start = 0, brk_end = 0;
@@ -139,7 +203,7 @@ class Mm : public RefCounted<Mm> {
   VirtAddr code_start = 0, code_end = 0, data_start = 0, data_end = 0;
   VirtAddr arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;
   std::vector<std::uint64_t> auxv;  // as on the stack, for /proc/PID/auxv
-  Ref<File> exe;
+  FileRef exe;
 
   const Vma *find_vma(VirtAddr address) const;  // the area that contains the address, or nullptr
   void for_each_vma(const std::function<void(const Vma &)> &function) const;
@@ -153,19 +217,38 @@ class Mm : public RefCounted<Mm> {
   // The number of tasks that run in this Mm (set by proc/).
   unsigned users = 0;
   // All areas go: the last task left. Frames are released as soon as the engine allows.
+  // Contexts of the address space must be gone before the last reference to the Mm is.
   void tear_down();
 
  private:
   friend class PageCache;
   struct Private;
   Mm();
+  // For PageCache: the area's part of [first, end) pages of its cache leaves the page tables; true
+  // when guest code may still see it until the engine has caught up.
+  bool unmap_cache_pages(const Vma &vma, std::uint64_t first, std::uint64_t end,
+                         bool private_copies);
+  // The same for write access to one page.
+  bool write_protect_cache_page(const Vma &vma, std::uint64_t index);
+  FaultOutcome resolve_fault(VirtAddr address, FaultAccess access, bool forced);
+  void populate(VirtAddr start, VirtAddr end);
+
   std::unique_ptr<AddressSpace> host_;
   SleepMutex lock_{"mmap_lock"};
   std::unique_ptr<Private> private_;
 };
 
+// Where randomness for the placement of mappings comes from: 64 random bits a call. The host's
+// getrandom until boot/ (or a test that wants the same layout each time) sets something else.
+void set_mm_random(std::uint64_t (*source)());
+std::uint64_t mm_random();
+
+// The limit on areas of one address space (vm.max_map_count).
+inline constexpr std::size_t kMaxAreas = 65530;
+
 // Shared anonymous memory (MAP_SHARED|MAP_ANONYMOUS, /dev/zero shared): a page cache without a
 // file.
+// Its size is fixed.
 Ref<PageCache> make_shared_memory(std::uint64_t bytes);
 
 }  // namespace cowbird

@@ -35,6 +35,10 @@ class PhysMemory {
   int fd() const { return fd_.get(); }
   std::uint64_t total_pages() const { return total_; }
   std::uint64_t free_pages() const { return free_; }
+  // Frames that only callers with `use_reserve` get.
+  std::uint64_t reserve_pages() const { return reserve_; }
+  // So many frames are free that speculative allocations (fault-around) of `wanted` are welcome.
+  bool plentiful(std::uint64_t wanted) const { return free_ > reserve_ + total_ / 16 + wanted; }
 
   // The kernel's own view of a frame.
   std::byte *data(Pfn pfn) { return base_ + (pfn << kPageShift); }
@@ -54,15 +58,19 @@ class PhysMemory {
   void add_reclaimer(std::uint64_t (*reclaim)(std::uint64_t wanted));
 
  private:
-  PhysMemory() = default;
   struct Buddy;
+  PhysMemory();
+  bool make_available(std::uint64_t wanted, bool use_reserve);
+  void prepare(PageRun run, Zero zero);
   UniqueFd fd_;
   std::byte *base_ = nullptr;
   std::uint64_t total_ = 0;
   std::uint64_t free_ = 0;
+  std::uint64_t reserve_ = 0;
   std::vector<std::uint32_t> refs_;
   std::unique_ptr<Buddy> buddy_;
   std::vector<std::uint64_t (*)(std::uint64_t)> reclaimers_;
+  bool reclaiming_ = false;
 };
 
 // The one physical memory of this guest; set at boot (and by unit tests).

@@ -23,6 +23,7 @@ Result<void> copy_out(VirtAddr to, const void *from, std::size_t bytes);
 // How many bytes could be copied before the first fault.
 std::size_t copy_in_partial(void *to, VirtAddr from, std::size_t bytes);
 std::size_t copy_out_partial(VirtAddr to, const void *from, std::size_t bytes);
+std::size_t clear_user_partial(VirtAddr to, std::size_t bytes);
 Result<void> clear_user(VirtAddr to, std::size_t bytes);
 // A string of at most `max` bytes without its terminating zero; NameTooLong when there is none
 // within max + 1 bytes.
@@ -30,6 +31,8 @@ Result<std::string> copy_in_string(VirtAddr from, std::size_t max);
 // The same through another address space (ptrace, /proc/PID/mem, execve building a new stack).
 Result<void> copy_in_mm(Mm &mm, void *to, VirtAddr from, std::size_t bytes);
 Result<void> copy_out_mm(Mm &mm, VirtAddr to, const void *from, std::size_t bytes);
+// As copy_out_mm, also into private memory that the program itself may not write (breakpoints).
+Result<void> poke_mm(Mm &mm, VirtAddr to, const void *from, std::size_t bytes);
 
 // Atomic access to an aligned 32-bit word of the current address space (futexes).
 Result<std::uint32_t> load_user_u32(VirtAddr address);
