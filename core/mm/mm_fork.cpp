@@ -96,8 +96,9 @@ void Mm::tear_down() {
   if (!seen.empty()) {
     host_->unmap(kUserMin, (kUserMax - kUserMin) >> kPageShift);
     p.retired->retire(std::move(seen));
+    host_->flush();
   }
-  p.retired->reap();
+  RetireQueue::reap_all();
 }
 
 }  // namespace cowbird

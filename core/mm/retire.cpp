@@ -48,6 +48,7 @@ void RetireQueue::free_abandoned(RetireQueue *queue) {
 
 void RetireQueue::abandon(std::unique_ptr<RetireQueue> queue, std::unique_ptr<AddressSpace> space) {
   queue->owned_space_ = std::move(space);
+  queue->owned_space_->flush();
   RetireQueue *raw = queue.release();
   if (!raw->link_.linked()) queues().push_back(*raw);
   raw->reap();
