@@ -25,8 +25,6 @@ class Grammar {
     app_.set_version_flag("--version", "cowbird " COWBIRD_VERSION, "Print the version");
     app_.set_help_flag("-h,--help", "Print this help");
     app_.require_subcommand(0, 1);
-    app_.add_flag("--man", man_)->group("");
-    app_.add_flag("--machine-file-tables", tables_)->group("");
     add_boot();
     add_run();
     add_check();
@@ -50,8 +48,6 @@ class Grammar {
     } catch (const CLI::ParseError &error) {
       return WrongUsage{describe(error)};
     }
-    if (man_) return PrintText{man_page(docs())};
-    if (tables_) return PrintText{machine_file_markdown()};
     return result(std::move(tail), has_tail);
   }
 
@@ -246,8 +242,6 @@ class Grammar {
   PluginListArguments list_;
   PluginShowArguments show_;
   std::string shell_;
-  bool man_ = false;
-  bool tables_ = false;
 };
 
 }  // namespace

@@ -80,13 +80,13 @@ class Setter {
   void apply(toml::table &root) {
     const auto equals = option_.assignment.find('=');
     if (equals == std::string::npos) {
-      return fail("there is no '=' in it. Write KEY=VALUE, such as machine.memory=256M.");
+      return fail("There is no '=' in it. Write KEY=VALUE, such as machine.memory=256M.");
     }
     auto path = split_path(std::string_view(option_.assignment).substr(0, equals));
-    if (!path) return fail("the key has an empty part. Write it such as block.0.path=disk.img.");
+    if (!path) return fail("The key has an empty part. Write it such as block.0.path=disk.img.");
     path_ = std::move(*path);
     auto value = value_of(option_, option_.assignment.substr(equals + 1));
-    if (!value) return fail("the value is not valid UTF-8 text.");
+    if (!value) return fail("The value is not valid UTF-8 text.");
     toml::node *node = &root;
     for (std::size_t i = 0; i + 1 < path_.size(); ++i) {
       node = descend(*node, i);
@@ -140,7 +140,7 @@ class Setter {
       if (name == part) return k;
       if (name) names.push_back(*name);
     }
-    fail(fmt::format("no element of \"{}\" is named \"{}\". {}", join(path_, i), part,
+    fail(fmt::format("No element of \"{}\" is named \"{}\". {}", join(path_, i), part,
                      names.empty() ? fmt::format("Use an index: {}.0.", join(path_, i))
                                    : fmt::format("There is {}.", fmt::join(names, ", "))));
     return std::nullopt;

@@ -81,7 +81,7 @@ void MachineReader::read_net(SectionReader &section) {
   const auto *plugin = find_plugin(section, PluginKind::Transport, plugin_name);
   if (!plugin) return;
   read_options(section, *plugin);
-  section.problem("plugin", "this version has no network: it can use no transport plugin.");
+  section.problem("plugin", "This version has no network: it can use no transport plugin.");
 }
 
 const PluginInfo *MachineReader::find_plugin(SectionReader &section, PluginKind kind,
@@ -93,15 +93,8 @@ const PluginInfo *MachineReader::find_plugin(SectionReader &section, PluginKind 
   PluginError error;
   const auto *plugin = plugins_.find(kind, name, error);
   if (plugin && plugins_.load(*plugin, error)) return plugin;
-  section.problem("plugin", error.message + plugin_hint(kind, error, name));
+  section.problem("plugin", error.message);
   return nullptr;
-}
-
-std::string MachineReader::plugin_hint(PluginKind kind, const PluginError &error,
-                                       const std::string &name) {
-  if (error.fault != PluginFault::NotFound) return {};
-  const auto near = nearest_name(name, plugins_.names(kind));
-  return near ? fmt::format(" Did you mean \"{}\"?", *near) : std::string();
 }
 
 std::optional<PluginConfig> MachineReader::read_options(SectionReader &section,
@@ -116,7 +109,7 @@ std::optional<PluginConfig> MachineReader::read_options(SectionReader &section,
     if (schema) {
       value = read_option(section, *schema);
     } else {
-      problems_.at(key.source(), fmt::format("plugin \"{}\" has no key \"{}\"{}", plugin.name, name,
+      problems_.at(key.source(), fmt::format("Plugin \"{}\" has no key \"{}\"{}", plugin.name, name,
                                              name_hint(name, key_names(plugin))));
     }
     if (value) {
@@ -130,7 +123,7 @@ std::optional<PluginConfig> MachineReader::read_options(SectionReader &section,
       validate_config(plugin, values, {}, [&](std::string_view key, std::string_view message) {
         good = false;
         // A key that is in the file but not among the values has been reported above.
-        if (section.node(key) && !values.contains(key)) return;
+        if (section.node(key) && !values.contains(std::string(key))) return;
         section.problem(key, std::string(message));
       });
   return good ? std::move(config) : std::nullopt;

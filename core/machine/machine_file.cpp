@@ -51,25 +51,25 @@ LoadedMachine load_machine_file(const std::filesystem::path &path,
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) {
     return only_error(path.string(),
-                      fmt::format("the machine file cannot be opened: {}.", std::strerror(errno)));
+                      fmt::format("The machine file cannot be opened: {}.", std::strerror(errno)));
   }
   if (S_ISDIR(status.st_mode)) {
-    return only_error(path.string(), "this is a directory, not a machine file.");
+    return only_error(path.string(), "This is a directory, not a machine file.");
   }
   std::ifstream in(path, std::ios::binary);
   if (!in) {
     return only_error(path.string(),
-                      fmt::format("the machine file cannot be opened: {}.", std::strerror(errno)));
+                      fmt::format("The machine file cannot be opened: {}.", std::strerror(errno)));
   }
   std::string text;
   char buffer[4096];
   while (in.read(buffer, sizeof buffer) || in.gcount() > 0) {
     text.append(buffer, static_cast<std::size_t>(in.gcount()));
     if (text.size() > kMaxFileSize) {
-      return only_error(path.string(), "the file is larger than 1M, which no machine file is.");
+      return only_error(path.string(), "The file is larger than 1M, which no machine file is.");
     }
   }
-  if (in.bad()) return only_error(path.string(), "the machine file cannot be read.");
+  if (in.bad()) return only_error(path.string(), "The machine file cannot be read.");
   std::error_code ignored;
   const auto directory = std::filesystem::absolute(path, ignored).parent_path();
   return parse_machine(text, path.string(), directory, options, plugins);

@@ -66,7 +66,7 @@ void MachineReader::check_top_level(const toml::table &root) {
                                              name, find_section(home)->title()));
       continue;
     }
-    problems_.at(key.source(), fmt::format("there is no table \"{}\" in a machine file{}", name,
+    problems_.at(key.source(), fmt::format("There is no table \"{}\" in a machine file{}", name,
                                            name_hint(name, section_names())));
   }
 }
@@ -167,7 +167,7 @@ void MachineReader::read_log_level(SectionReader &section) {
   if (found == std::end(kLogLevelNames)) {
     section.problem(
         "log_level",
-        fmt::format("there is no log level \"{}\"{}", *level,
+        fmt::format("There is no log level \"{}\"{}", *level,
                     name_hint(*level, {std::begin(kLogLevelNames), std::end(kLogLevelNames)})));
     return;
   }
@@ -185,20 +185,20 @@ void MachineReader::read_root(SectionReader &section) {
       config_.root.read_only = option.text == "ro";
     } else {
       problems_.at(option.node->source(),
-                   fmt::format("there is no root option \"{}\"{}", option.text,
+                   fmt::format("There is no root option \"{}\"{}", option.text,
                                name_hint(option.text, {"ro", "rw"})));
     }
   }
   auto type = section.text("type");
   if (type && *type != "hostfs" && *type != "initramfs") {
-    section.problem("type", fmt::format("this version has no root file system \"{}\"{}", *type,
+    section.problem("type", fmt::format("This version has no root file system \"{}\"{}", *type,
                                         name_hint(*type, {"hostfs", "initramfs"})));
     type.reset();
   }
   const auto source = section.text("source");
   if (!source) {
     if (type == "hostfs") {
-      section.problem("type", "a root of type \"hostfs\" needs the key \"source\", a directory.");
+      section.problem("type", "A root of type \"hostfs\" needs the key \"source\", a directory.");
     }
     return;
   }
@@ -216,10 +216,10 @@ void MachineReader::read_root_source(SectionReader &section, const std::string &
     section.problem(
         "source",
         is_block_name
-            ? fmt::format("this version cannot mount the block device \"{}\" as root; a "
+            ? fmt::format("This version cannot mount the block device \"{}\" as root; a "
                           "root is a directory of the host or an initramfs.",
                           source)
-            : fmt::format("the root \"{}\" cannot be used: {}.", root.path, std::strerror(error)));
+            : fmt::format("The root \"{}\" cannot be used: {}.", root.path, std::strerror(error)));
     return;
   }
   if (S_ISDIR(status.st_mode)) {
@@ -232,11 +232,11 @@ void MachineReader::read_root_source(SectionReader &section, const std::string &
   root.kind = RootKind::InitramfsFile;
   if (!S_ISREG(status.st_mode)) {
     section.problem("source",
-                    fmt::format("the root \"{}\" is neither a directory nor a file.", root.path));
+                    fmt::format("The root \"{}\" is neither a directory nor a file.", root.path));
   } else if (type == "hostfs") {
     section.problem("type", fmt::format("\"{}\" is a file; \"hostfs\" needs a directory.", source));
   } else if (::access(root.path.c_str(), R_OK) != 0) {
-    section.problem("source", fmt::format("the root \"{}\" cannot be read: {}.", root.path,
+    section.problem("source", fmt::format("The root \"{}\" cannot be read: {}.", root.path,
                                           std::strerror(errno)));
   }
 }
@@ -263,17 +263,17 @@ void MachineReader::read_mount(SectionReader &section) {
   mount.read_only = section.boolean("ro").value_or(false);
   if (config_.mounts.size() == kMaxMounts) {
     problems_.at(section.table().source(),
-                 fmt::format("there are more than {} mounts.", kMaxMounts));
+                 fmt::format("There are more than {} mounts.", kMaxMounts));
   }
   if (config_.mounts.size() <= kMaxMounts) config_.mounts.push_back(std::move(mount));
 }
 
 void MachineReader::refuse_debug(SectionReader &section) {
   if (section.text("gdb")) {
-    section.problem("gdb", "this version has no gdb server. Remove the key \"gdb\".");
+    section.problem("gdb", "This version has no gdb server. Remove the key \"gdb\".");
   }
   if (section.boolean("wait").value_or(false)) {
-    section.problem("wait", "this version has no gdb server to wait for. Remove the key \"wait\".");
+    section.problem("wait", "This version has no gdb server to wait for. Remove the key \"wait\".");
   }
 }
 
@@ -288,7 +288,7 @@ bool MachineReader::claim(const std::string &identity, const std::string &shown,
                           const toml::node &node) {
   const auto [entry, first] = claimed_.emplace(identity, problems_.where(node.source()));
   if (!first) {
-    problems_.at(node.source(), fmt::format("the name \"{}\" is used twice; the other is at {}.",
+    problems_.at(node.source(), fmt::format("The name \"{}\" is used twice; the other is at {}.",
                                             shown, entry->second));
   }
   return first;
@@ -305,7 +305,7 @@ std::string MachineReader::resolve(const toml::node &node, const std::string &pa
 bool MachineReader::check_directory(const toml::node &node, const std::string &path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) {
-    problems_.at(node.source(), fmt::format("the directory \"{}\" cannot be used: {}.", path,
+    problems_.at(node.source(), fmt::format("The directory \"{}\" cannot be used: {}.", path,
                                             std::strerror(errno)));
     return false;
   }

@@ -49,7 +49,6 @@ class MachineReader {
   void read_net(SectionReader &section);
   void add_default_console();
   const PluginInfo *find_plugin(SectionReader &section, PluginKind kind, std::string &name);
-  std::string plugin_hint(PluginKind kind, const PluginError &error, const std::string &name);
   std::optional<PluginConfig> read_options(SectionReader &section, const PluginInfo &plugin);
   std::optional<ConfigValue> read_option(SectionReader &section, const KeySchema &key);
   // True the first time; else reports that the name is used twice.

@@ -15,12 +15,4 @@ bool RegistryCatalog::load(const PluginInfo &plugin, PluginError &error) {
   return registry_->load(plugin, error);
 }
 
-std::vector<std::string> RegistryCatalog::names(PluginKind kind) {
-  std::vector<std::string> names;
-  for (const auto &listed : registry_->list()) {
-    if (listed.info && listed.info->kind == kind) names.push_back(listed.info->name);
-  }
-  return names;
-}
-
 }  // namespace cowbird

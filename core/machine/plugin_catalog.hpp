@@ -4,7 +4,6 @@
 
 #include <filesystem>
 #include <memory>
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -21,8 +20,6 @@ class PluginCatalog {
   virtual const PluginInfo *find(PluginKind kind, std::string_view name, PluginError &error) = 0;
   // As PluginRegistry::load().
   virtual bool load(const PluginInfo &plugin, PluginError &error) = 0;
-  // Names of all good plugins of a kind, for hints.
-  virtual std::vector<std::string> names(PluginKind kind) = 0;
 };
 
 class RegistryCatalog final : public PluginCatalog {
@@ -30,7 +27,6 @@ class RegistryCatalog final : public PluginCatalog {
   void use_path(const std::vector<std::filesystem::path> &configured) override;
   const PluginInfo *find(PluginKind kind, std::string_view name, PluginError &error) override;
   bool load(const PluginInfo &plugin, PluginError &error) override;
-  std::vector<std::string> names(PluginKind kind) override;
 
  private:
   std::unique_ptr<PluginRegistry> registry_;

@@ -48,7 +48,7 @@ SectionReader::SectionReader(Problems &problems, const SectionDoc &section,
   if (section.has_plugin) return;
   for (const auto &[key, value] : table) {
     if (section.find(key.str())) continue;
-    problems_.at(key.source(), fmt::format("there is no key \"{}\" in {}{}", key.str(), title(),
+    problems_.at(key.source(), fmt::format("There is no key \"{}\" in {}{}", key.str(), title(),
                                            name_hint(key.str(), key_names(section))));
   }
 }
@@ -164,7 +164,7 @@ void SectionReader::wrong_type(std::string_view key, std::string_view expected) 
 
 bool SectionReader::clean_text(const toml::node &node, const std::string &text) {
   if (text.find('\0') == std::string::npos) return true;
-  problems_.at(node.source(), "a text must not hold a NUL character.");
+  problems_.at(node.source(), "A text must not hold a NUL character.");
   return false;
 }
 
