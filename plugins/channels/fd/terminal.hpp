@@ -1,0 +1,35 @@
+// The modes of the host terminal that a channel reads from: raw while the channel is open, as they
+// were before afterwards, whatever happens to the process.
+#pragma once
+
+#include <cowbird/channel.h>
+#include <termios.h>
+
+#include <atomic>
+#include <optional>
+
+class Terminal {
+ public:
+  Terminal() = default;
+  ~Terminal() { close(); }
+  Terminal(const Terminal &) = delete;
+  Terminal &operator=(const Terminal &) = delete;
+
+  // Remembers the modes of the terminal `fd`, which stays the caller's and open until close().
+  // Throws cowbird::sdk::Error.
+  void open(int fd);
+  void close() noexcept;
+  bool is_open() const { return fd_ >= 0; }
+
+  int set_raw(bool raw) noexcept;
+  // After the process was stopped and goes on, the shell may have changed the modes.
+  void set_again() noexcept;
+  // The modes from before open(); async-signal-safe.
+  void restore() noexcept;
+
+ private:
+  int fd_ = -1;
+  termios before_{};
+  bool raw_ = false;
+  std::atomic<int> changed_fd_{-1};  // the terminal, once its modes may differ from before_
+};
