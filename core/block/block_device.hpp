@@ -19,6 +19,7 @@
 #include "base/ref.hpp"
 #include "base/result.hpp"
 #include "plugins/block_backend.hpp"
+#include "sched/wait.hpp"
 
 namespace cowbird {
 
@@ -63,20 +64,32 @@ class BlockDevice : public RefCounted<BlockDevice> {
 
  private:
   struct Batch;
+  class WriteTurn;
   BlockDevice(std::string name, std::uint32_t major, std::uint32_t minor,
               std::unique_ptr<BlockBackend> backend);
+
+  // Block-aligned; bytes that were transferred from the front on, or the error when there are none.
   Result<std::size_t> transfer(BlockOperation operation, std::uint64_t offset, std::byte *data,
                                std::size_t length);
+  // A part of one block, by way of a buffer of the whole block.
+  Result<std::size_t> read_part(std::uint64_t offset, std::span<std::byte> buffer);
+  Result<std::size_t> write_part(std::uint64_t offset, std::span<const std::byte> data);
   Result<void> range_operation(BlockOperation operation, std::uint64_t offset,
                                std::uint64_t length);
   Result<void> check_range(std::uint64_t offset, std::uint64_t length) const;
-  Result<std::size_t> write_unaligned(std::uint64_t offset, std::span<const std::byte> data);
+  void run(Batch &batch);
+  void account(const BlockRequest &request, bool good);
 
   std::string name_;
   std::uint32_t major_;
   std::uint32_t minor_;
   std::unique_ptr<BlockBackend> backend_;
   Stats stats_;
+  WaitQueue slots_;  // those who wait for the backend's queue_depth
+  // A write of a part of a block reads and writes the whole block, so it is alone.
+  WaitQueue writers_queue_;
+  unsigned writers_ = 0;
+  bool part_writer_ = false;
 };
 
 // The block devices that the guest has. Registering makes a device visible to lookups and tells the
