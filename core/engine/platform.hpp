@@ -161,6 +161,10 @@ struct StubPlatformOptions {
   std::uint64_t memory_pages = 0;
   unsigned vcpus = 1;
   unsigned warm_stubs = 4;
+  // Called around waits for a stub that synchronize() makes: they release and take the big kernel lock.
+  std::function<void()> before_block, after_block;
+  // Sets segment bases by system calls, as on hosts whose programs may not use wrfsbase; for tests.
+  bool without_fsgsbase = false;
 };
 Result<std::unique_ptr<Platform>> make_stub_platform(const StubPlatformOptions &options, std::string &why);
 

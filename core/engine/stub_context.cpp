@@ -1,0 +1,334 @@
+#include "engine/stub_context.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <array>
+#include <cstring>
+#include <string>
+
+#include "base/log.hpp"
+#include "engine/stub_machine.hpp"
+#include "engine/xstate.hpp"
+
+namespace cowbird {
+
+namespace {
+
+constexpr std::int64_t kCheckNs = 100 * kNsPerMs;
+// A deaf guest thread is killed after so many checks in a row, one each kCheckNs.
+constexpr unsigned kDeafChecks = 3;
+constexpr std::uint64_t kDeafRunNs = 20'000'000;
+
+constexpr std::uint16_t kUserCs = 0x33, kUserSs = 0x2b;
+constexpr std::uint32_t kAutoDisarm = 1u << 31;
+constexpr std::uint64_t kFrameFlags = 7;
+constexpr std::uint64_t kEnosys = static_cast<std::uint64_t>(-38);
+constexpr std::int32_t kSigsysSeccomp = 1;  // si_code SYS_SECCOMP
+constexpr std::uint32_t kArchX86_64 = 0xc000003e;
+constexpr std::uint32_t kX32Bit = 0x40000000;
+constexpr std::uint64_t kErrorWrite = 2, kErrorFetch = 16;
+constexpr unsigned kPageFaultVector = 14;
+
+constexpr std::uint64_t signal_bit(int signal) { return std::uint64_t{1} << (signal - 1); }
+constexpr std::uint64_t kHandled = signal_bit(SIGILL) | signal_bit(SIGTRAP) | signal_bit(SIGBUS) |
+                                   signal_bit(SIGFPE) | signal_bit(SIGSEGV) | signal_bit(SIGSYS) |
+                                   signal_bit(stub::kKickSignal);
+
+// wrfsbase faults on an address that is not canonical; nobody can have set such a base.
+std::uint64_t canonical(std::uint64_t base) { return (base >> 47) == 0 ? base : 0; }
+
+// Reads a small file of /proc; empty when it is not there.
+std::string read_proc(const std::string &path) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::array<char, 4096> buffer;
+  const ssize_t got = fd.valid() ? ::read(fd.get(), buffer.data(), buffer.size()) : 0;
+  return {buffer.data(), got > 0 ? static_cast<std::size_t>(got) : 0};
+}
+
+Trap decode_fault(const stub::HostFrame &frame) {
+  if (frame.trap_number == kPageFaultVector) {
+    const FaultAccess access = (frame.error & kErrorFetch) != 0   ? FaultAccess::Exec
+                               : (frame.error & kErrorWrite) != 0 ? FaultAccess::Write
+                                                                  : FaultAccess::Read;
+    return {.kind = TrapKind::PageFault,
+            .address = frame.cr2,
+            .access = access,
+            .vector = kPageFaultVector,
+            .error_code = frame.error,
+            .signal = frame.signal,
+            .signal_code = frame.code};
+  }
+  return {.kind = TrapKind::Exception,
+          .vector = static_cast<std::uint8_t>(frame.trap_number),
+          .error_code = frame.error,
+          .signal = frame.signal,
+          .signal_code = frame.code};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<StubContext>> StubContext::create(StubSpace &space) {
+  const unsigned slot = TRY(space.take_slot());
+  return std::unique_ptr<StubContext>(new StubContext(space, slot));
+}
+
+StubContext::StubContext(StubSpace &space, unsigned slot)
+    : space_(space),
+      process_(space.process()),
+      machine_(space.machine()),
+      slot_(slot),
+      box_(space.process().mailbox(slot)) {
+  const StubThread &thread = process_.threads()[slot];
+  tid_ = thread.tid;
+  to_guest_ = thread.to_guest;
+  to_kernel_ = thread.to_kernel;
+  frame_offset_ = thread.frame_offset;
+}
+
+StubContext::~StubContext() {
+  set_active(false);
+  StubThread &thread = process_.threads()[slot_];
+  thread.to_guest = to_guest_;
+  thread.to_kernel = to_kernel_;
+  thread.frame_offset = frame_offset_;
+  space_.release_slot(slot_);
+}
+
+stub::HostFrame &StubContext::frame() const {
+  return *reinterpret_cast<stub::HostFrame *>(process_.mailbox_bytes(slot_) + frame_offset_);
+}
+
+void StubContext::set_active(bool active) {
+  if (active == active_) return;
+  active_ = active;
+  active ? machine_.context_active() : machine_.context_idle();
+}
+
+Trap StubContext::run() {
+  running_.store(true);
+  Trap trap;
+  SyncPoint point = 0;
+  if (kick_.exchange(false)) {
+    trap.kind = TrapKind::Interrupted;
+  } else if (space_.publish(point)) {
+    if (tid_ == 0) {
+      auto made = space_.make_thread(slot_);
+      if (made) {
+        tid_ = *made;
+        reset_xstate();
+      }
+    }
+    if (tid_ != 0) {
+      set_active(true);
+      write_frame();
+      resume(point);
+      if (wait_for_trap(point)) trap = read_trap();
+    }
+  }
+  running_.store(false);
+  kick_.store(false);
+  if (trap.kind == TrapKind::Dead && !process_.dead()) process_.kill();
+  return trap;
+}
+
+void StubContext::interrupt() {
+  kick_.store(true);
+  if (running_.load()) process_.signal_thread(tid_, stub::kKickSignal);
+}
+
+void StubContext::park() {
+  __atomic_store_n(&box_->park_request, 1u, __ATOMIC_RELAXED);
+  set_active(false);
+}
+
+void StubContext::write_frame() {
+  stub::HostFrame &f = frame();
+  f.flags = kFrameFlags;
+  f.link = 0;
+  f.stack_base = stub::mailbox_address(slot_) + stub::kMailboxStack;
+  f.stack_flags = kAutoDisarm;
+  f.stack_size = stub::kMailboxStackBytes;
+  const abi::UserRegs &r = regs_;
+  f.r8 = r.r8, f.r9 = r.r9, f.r10 = r.r10, f.r11 = r.r11;
+  f.r12 = r.r12, f.r13 = r.r13, f.r14 = r.r14, f.r15 = r.r15;
+  f.rdi = r.rdi, f.rsi = r.rsi, f.rbp = r.rbp, f.rbx = r.rbx;
+  f.rdx = r.rdx, f.rax = r.rax, f.rcx = r.rcx, f.rsp = r.rsp, f.rip = r.rip;
+  f.eflags = r.eflags | 0x202;
+  f.cs = kUserCs, f.ss = kUserSs, f.fs = 0, f.gs = 0;
+  f.signal_mask = ~kHandled;
+}
+
+void StubContext::resume(SyncPoint point) {
+  stub::Mailbox &box = *box_;
+  box.need_point = static_cast<std::uint32_t>(point);
+  const bool bases = !bases_known_ || regs_.fs_base != stub_fs_ || regs_.gs_base != stub_gs_;
+  box.resume_flags = bases ? RESUME_SET_BASES : 0;
+  if (bases) {
+    regs_.fs_base = canonical(regs_.fs_base);
+    regs_.gs_base = canonical(regs_.gs_base);
+    box.new_fs = stub_fs_ = regs_.fs_base;
+    box.new_gs = stub_gs_ = regs_.gs_base;
+    bases_known_ = true;
+  }
+  const bool room = machine_.room_to_spin();
+  const std::int64_t guest_budget = room ? guest_spin_.begin_wait() : 0;
+  const bool guest_could_spin = std::exchange(guest_may_spin_, guest_budget > 0);
+  box.spin_ticks = machine_.ticks_of(guest_budget);
+  __atomic_store_n(&box.park_request, 0u, __ATOMIC_RELAXED);
+  __atomic_store_n(&box.to_guest, ++to_guest_, __ATOMIC_SEQ_CST);
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  if (__atomic_load_n(&box.guest_parked, __ATOMIC_SEQ_CST) != 0) {
+    if (guest_could_spin) guest_spin_.lost();
+    futex_wake_shared(&box.to_guest, 1);
+  } else if (guest_could_spin) {
+    guest_spin_.won(machine_.ns_of(machine_.ticks() - trapped_at_));
+  }
+}
+
+bool StubContext::trapped() const {
+  return __atomic_load_n(&box_->to_kernel, __ATOMIC_ACQUIRE) != to_kernel_;
+}
+
+bool StubContext::wait_for_trap(SyncPoint point) {
+  machine_.traps.fetch_add(1, std::memory_order_relaxed);
+  const std::int64_t budget = machine_.room_to_spin() ? kernel_spin_.begin_wait() : 0;
+  if (budget > 0) {
+    const std::uint64_t start = machine_.ticks(), limit = machine_.ticks_of(budget);
+    std::uint64_t now = start;
+    while (now - start < limit) {
+      if (trapped()) {
+        kernel_spin_.won(machine_.ns_of(now - start));
+        machine_.spins_won.fetch_add(1, std::memory_order_relaxed);
+        return !process_.dead();
+      }
+      __builtin_ia32_pause();
+      now = machine_.ticks();
+    }
+    kernel_spin_.lost();
+  }
+  machine_.parks.fetch_add(1, std::memory_order_relaxed);
+  return sleep_for_trap(point);
+}
+
+bool StubContext::sleep_for_trap(SyncPoint point) {
+  __atomic_store_n(&box_->kernel_parked, 1u, __ATOMIC_SEQ_CST);
+  deaf_checks_ = 0;
+  while (!trapped() && !process_.dead()) {
+    const std::uint64_t start = machine_.ticks();
+    futex_wait_shared(&box_->to_kernel, to_kernel_, kCheckNs);
+    const std::int64_t waited = machine_.ns_of(machine_.ticks() - start);
+    if (kick_.load() && waited >= kCheckNs) check_responsive(point);
+  }
+  __atomic_store_n(&box_->kernel_parked, 0u, __ATOMIC_RELAXED);
+  return !process_.dead();
+}
+
+void StubContext::check_responsive(SyncPoint point) {
+  if (space_.orders_outstanding(point)) return;
+  const std::string base = fmt::format("/proc/{}/task/{}/", process_.pid(), tid_);
+  const std::string status = read_proc(base + "status");
+  const auto mask = status.find("SigBlk:\t");
+  if (mask == std::string::npos) return;
+  const bool blocked =
+      (std::strtoull(status.c_str() + mask + 8, nullptr, 16) & signal_bit(stub::kKickSignal)) != 0;
+  if (!blocked) {
+    deaf_checks_ = 0;
+    return;
+  }
+  // In the stub's own handler signals are blocked too, but only for moments of processor time.
+  const std::uint64_t ran = std::strtoull(read_proc(base + "schedstat").c_str(), nullptr, 10);
+  if (deaf_checks_++ == 0) deaf_since_ns_ = ran;
+  const bool asleep = status.find("State:\tS") != std::string::npos;
+  if (deaf_checks_ > kDeafChecks && (asleep || ran - deaf_since_ns_ >= kDeafRunNs)) {
+    log_notice("engine: host thread {} of a guest program blocks the kernel's signal; it is killed",
+               tid_);
+    process_.kill();
+  }
+}
+
+Trap StubContext::read_trap() {
+  trapped_at_ = machine_.ticks();
+  to_kernel_ = __atomic_load_n(&box_->to_kernel, __ATOMIC_ACQUIRE);
+  const std::uint64_t offset = box_->frame - stub::mailbox_address(slot_);
+  const std::uint32_t signal = box_->signal;
+  stub_fs_ = box_->fs;
+  stub_gs_ = box_->gs;
+  // Unsigned, so an address below the mailbox is far too large.
+  if (offset < stub::kMailboxInitialFrame || offset % 8 != 0 ||
+      offset > stub::kMailboxBytes - sizeof(stub::HostFrame)) {
+    return {.kind = TrapKind::Dead};
+  }
+  frame_offset_ = offset;
+  stub::HostFrame f;
+  std::memcpy(&f, &frame(), sizeof f);
+  asm volatile("" ::: "memory");  // what was copied is not read again
+
+  abi::UserRegs &r = regs_;
+  r.r8 = f.r8, r.r9 = f.r9, r.r10 = f.r10, r.r11 = f.r11;
+  r.r12 = f.r12, r.r13 = f.r13, r.r14 = f.r14, r.r15 = f.r15;
+  r.rdi = f.rdi, r.rsi = f.rsi, r.rbp = f.rbp, r.rbx = f.rbx;
+  r.rdx = f.rdx, r.rax = f.rax, r.rcx = f.rcx, r.rsp = f.rsp, r.rip = f.rip;
+  r.eflags = f.eflags;
+  r.cs = kUserCs, r.ss = kUserSs;
+  r.ds = r.es = r.fs = r.gs = 0;
+  if (process_.fsgsbase()) {
+    r.fs_base = stub_fs_;
+    r.gs_base = stub_gs_;
+  } else {
+    stub_fs_ = r.fs_base;
+    stub_gs_ = r.gs_base;
+  }
+  r.orig_rax = ~std::uint64_t{0};
+
+  f.signal = static_cast<std::int32_t>(signal);
+  switch (f.signal) {
+    case SIGSYS:
+      if (f.code != kSigsysSeccomp) break;
+      r.orig_rax = f.info_syscall;
+      r.rax = kEnosys;
+      return {.kind = TrapKind::SystemCall,
+              .foreign_abi = f.info_arch != kArchX86_64 || (f.info_syscall & kX32Bit) != 0};
+    case SIGSEGV:
+    case SIGBUS:
+    case SIGILL:
+    case SIGFPE:
+    case SIGTRAP:
+      if (f.code > 0) return decode_fault(f);
+      break;  // somebody on the host sent it
+    default:
+      break;
+  }
+  return {.kind = TrapKind::Interrupted};
+}
+
+std::size_t StubContext::get_xstate(std::span<std::byte> out) {
+  const XstateLayout &layout = XstateLayout::host();
+  if (out.size() < layout.size()) return layout.size();
+  out = out.first(layout.size());
+  const std::uint64_t address = __atomic_load_n(&frame().fp_state, __ATOMIC_RELAXED);
+  const std::uint64_t offset = address - stub::mailbox_address(slot_);
+  if (address == 0 || offset < stub::kMailboxXstate || offset % 64 != 0 ||
+      offset > stub::kMailboxBytes - layout.size()) {
+    layout.write_initial(out);
+    return layout.size();
+  }
+  std::memcpy(out.data(), process_.mailbox_bytes(slot_) + offset, layout.size());
+  asm volatile("" ::: "memory");
+  layout.sanitise(out);
+  return layout.size();
+}
+
+Result<void> StubContext::set_xstate(std::span<const std::byte> in) {
+  const XstateLayout &layout = XstateLayout::host();
+  TRY(layout.check(in));
+  layout.write_frame({process_.mailbox_bytes(slot_) + stub::kMailboxXstate, layout.frame_bytes()},
+                     in);
+  frame().fp_state = stub::mailbox_address(slot_) + stub::kMailboxXstate;
+  return {};
+}
+
+void StubContext::reset_xstate() { frame().fp_state = 0; }
+
+}  // namespace cowbird
