@@ -1,6 +1,6 @@
-// FakePlatform: the Platform of unit tests. No host process: an address space is a table of pages that tests
-// can read and through which they can load and store as guest code would; a context's run() is a script of
-// the test. For tests of mm, proc and the system calls only.
+// FakePlatform: the Platform of unit tests. No host process: an address space is a table of pages
+// that tests can read and through which they can load and store as guest code would; a context's
+// run() is a script of the test. For tests of mm, proc and the system calls only.
 #pragma once
 
 #include <cstddef>
@@ -32,8 +32,8 @@ class FakeAddressSpace final : public AddressSpace {
   void unmap(VirtAddr address, std::uint64_t pages) override;
   void protect(VirtAddr address, std::uint64_t pages, Prot prot) override;
   SyncPoint sync_point() override { return queued_; }
-  // Changes apply at once, but are proven only by synchronize() or finish_orders(), so that tests see who
-  // re-uses a page too early.
+  // Changes apply at once, but are proven only by synchronize() or finish_orders(), so that tests
+  // see who re-uses a page too early.
   bool reached(SyncPoint point) override { return dead_ || point <= proven_; }
   bool synchronize(SyncPoint point) override;
   bool dead() const override { return dead_; }
@@ -47,8 +47,8 @@ class FakeAddressSpace final : public AddressSpace {
   void forget_mappings() { pages_.clear(); }
   std::uint64_t synchronized() const { return synchronized_; }
 
-  // What a guest instruction would do: copies and returns nothing, or returns the fault. Bytes before the
-  // fault have been copied.
+  // What a guest instruction would do: copies and returns nothing, or returns the fault. Bytes
+  // before the fault have been copied.
   std::optional<Trap> load(VirtAddr address, std::span<std::byte> out) const;
   std::optional<Trap> store(VirtAddr address, std::span<const std::byte> in);
   // Whether an instruction can be fetched.

@@ -102,8 +102,8 @@ void OrderQueue::protect(VirtAddr address, std::uint64_t pages, Prot prot) {
   const VirtAddr end = end_of(address, pages);
   split(address);
   split(end);
-  // One order for each stretch without holes (mprotect stops at a hole) that needs the change. They are
-  // pushed afterwards, because that may drop all runs.
+  // One order for each stretch without holes (mprotect stops at a hole) that needs the change. They
+  // are pushed afterwards, because that may drop all runs.
   std::vector<Order> orders;
   const auto to = runs_.lower_bound(end);
   for (auto it = runs_.lower_bound(address); it != to; ++it) {

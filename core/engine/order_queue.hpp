@@ -1,7 +1,8 @@
-// OrderQueue: the changes of one address space that its stub has not been told yet, and what the stub has
-// mapped at most. It drops changes that cannot matter (unmapping what is not mapped), joins neighbours,
-// and, when the host's limits come near, replaces everything by one order that drops all guest mappings,
-// which is allowed because they are a cache. Used by StubSpace under its lock; no host call is made.
+// OrderQueue: the changes of one address space that its stub has not been told yet, and what the
+// stub has mapped at most. It drops changes that cannot matter (unmapping what is not mapped),
+// joins neighbours, and, when the host's limits come near, replaces everything by one order that
+// drops all guest mappings, which is allowed because they are a cache. Used by StubSpace under its
+// lock; no host call is made.
 #pragma once
 
 #include <cstdint>

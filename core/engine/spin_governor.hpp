@@ -1,6 +1,6 @@
-// SpinGovernor: how long one side of a hand-over should spin before it parks, learnt from how earlier
-// waits ended. A time, not a number of turns, so that it means the same on every processor. Used by
-// StubContext, one for each direction; not thread-safe.
+// SpinGovernor: how long one side of a hand-over should spin before it parks, learnt from how
+// earlier waits ended. A time, not a number of turns, so that it means the same on every processor.
+// Used by StubContext, one for each direction; not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ class SpinGovernor {
   static constexpr unsigned kMinBackoff = 8;
   static constexpr unsigned kMaxBackoff = 512;
 
-  // The budget of the wait that begins now; 0 means to park at once. After a losing streak most waits
-  // get 0 and now and then one gets a trial.
+  // The budget of the wait that begins now; 0 means to park at once. After a losing streak most
+  // waits get 0 and now and then one gets a trial.
   std::int64_t begin_wait();
   // The answer came `waited_ns` after the wait began, while spinning.
   void won(std::int64_t waited_ns);

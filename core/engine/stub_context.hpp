@@ -1,9 +1,9 @@
-// StubContext: the stub engine's Context: one guest thread, run by one host thread of a stub process, spoken
-// to through its mailbox. See engine/stub_protocol.hpp for the hand-over.
+// StubContext: the stub engine's Context: one guest thread, run by one host thread of a stub
+// process, spoken to through its mailbox. See engine/stub_protocol.hpp for the hand-over.
 //
-// Nothing that the mailbox says is believed: locations are checked to lie inside the mailbox, and what is
-// used twice is copied first. A guest thread that forges its own or its sibling's mailbox gets nonsense
-// for itself.
+// Nothing that the mailbox says is believed: locations are checked to lie inside the mailbox, and
+// what is used twice is copied first. A guest thread that forges its own or its sibling's mailbox
+// gets nonsense for itself.
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,5 @@
-// EngineMachine: what the engine knows of the host machine: processors, the time stamp counter, how many
-// vCPUs are busy, and the counters of PlatformStats. One a platform; any host thread.
+// EngineMachine: what the engine knows of the host machine: processors, the time stamp counter, how
+// many vCPUs are busy, and the counters of PlatformStats. One a platform; any host thread.
 #pragma once
 
 #include <sched.h>
@@ -29,8 +29,8 @@ class EngineMachine {
     return static_cast<std::int64_t>(ticks * 1000 / ticks_per_us_);
   }
 
-  // Contexts that run guest code, or whose kernel thread works for them, now. While each has a processor
-  // for its vCPU and one for its stub thread, waiting by spinning is worth it.
+  // Contexts that run guest code, or whose kernel thread works for them, now. While each has a
+  // processor for its vCPU and one for its stub thread, waiting by spinning is worth it.
   void context_active() { active_.fetch_add(1, std::memory_order_relaxed); }
   void context_idle() { active_.fetch_sub(1, std::memory_order_relaxed); }
   bool room_to_spin() const { return active_.load(std::memory_order_relaxed) * 2 <= cpus_; }

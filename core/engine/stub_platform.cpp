@@ -1,4 +1,5 @@
-// The stub engine's Platform: puts pool, spaces and contexts together, and asks the host what it can do.
+// The stub engine's Platform: puts pool, spaces and contexts together, and asks the host what it
+// can do.
 #include <fmt/format.h>
 #include <sys/auxv.h>
 #include <sys/resource.h>
@@ -38,7 +39,8 @@ std::uint64_t measure_ticks_per_us() {
   return std::max<std::uint64_t>(1, passed * 1000 / static_cast<std::uint64_t>(now - start));
 }
 
-// How many runs of pages a stub may have mapped; each takes a host mapping, and a change may split one.
+// How many runs of pages a stub may have mapped; each takes a host mapping, and a change may split
+// one.
 std::size_t host_max_runs() {
   long limit = 65530;
   if (std::FILE *file = std::fopen("/proc/sys/vm/max_map_count", "re")) {

@@ -170,7 +170,8 @@ void StubPool::run() {
 
 void StubPool::start_stub() {
   auto created = StubProcess::create(environment_);
-  Result<void> started = created ? (*created)->start(environment_) : Result<void>(Err(created.error()));
+  Result<void> started =
+      created ? (*created)->start(environment_) : Result<void>(Err(created.error()));
   MutexLock guard(lock_);
   if (!started) {
     ++failures_;

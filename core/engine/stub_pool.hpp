@@ -1,6 +1,7 @@
-// StubPool: starts, recycles and buries stub processes, on one host thread of its own that lives as long as
-// the platform (the host kills a stub when the thread that started it ends). Keeps some stubs warm, so that
-// a new guest address space does not wait for the host. Used by StubPlatform and StubSpace.
+// StubPool: starts, recycles and buries stub processes, on one host thread of its own that lives as
+// long as the platform (the host kills a stub when the thread that started it ends). Keeps some
+// stubs warm, so that a new guest address space does not wait for the host. Used by StubPlatform
+// and StubSpace.
 #pragma once
 
 #include <memory>
@@ -48,8 +49,8 @@ class StubPool {
   Mutex lock_{LockRank::Engine, "stub pool"};
   std::vector<StubProcess *> idle_ GUARDED_BY(lock_);
   std::vector<StubProcess *> returned_ GUARDED_BY(lock_);
-  unsigned coming_ GUARDED_BY(lock_) = 0;   // starting or being recycled
-  unsigned waiting_ GUARDED_BY(lock_) = 0;  // callers of take()
+  unsigned coming_ GUARDED_BY(lock_) = 0;    // starting or being recycled
+  unsigned waiting_ GUARDED_BY(lock_) = 0;   // callers of take()
   unsigned failures_ GUARDED_BY(lock_) = 0;  // starts that failed in a row
   std::string failure_ GUARDED_BY(lock_);
   bool stop_ GUARDED_BY(lock_) = false;

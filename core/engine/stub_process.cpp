@@ -70,8 +70,8 @@ struct ChildStart {
   pid_t parent;
 };
 
-// Runs in the child, on its own stack, with the kernel's memory: system calls only. No sanitizer may
-// instrument it.
+// Runs in the child, on its own stack, with the kernel's memory: system calls only. No sanitizer
+// may instrument it.
 __attribute__((no_sanitize("address", "undefined"))) int child_main(void *argument) {
   const auto &start = *static_cast<const ChildStart *>(argument);
   constexpr int kFirst = STUB_FD_MEMORY, kAbove = 16;
@@ -92,8 +92,8 @@ __attribute__((no_sanitize("address", "undefined"))) int child_main(void *argume
   // 1, not 0: a core file of that size is never written, and no crash helper is started either.
   const rlimit core{1, 1};
   ::syscall(SYS_prlimit64, 0, RLIMIT_CORE, &core, nullptr);
-  // Keeps the stack out of the stub's own addresses. Where it is forbidden, a rare start fails and is
-  // tried again.
+  // Keeps the stack out of the stub's own addresses. Where it is forbidden, a rare start fails and
+  // is tried again.
   ::syscall(SYS_personality, ADDR_NO_RANDOMIZE);
   const char *const environment[] = {nullptr};
   ::syscall(SYS_execveat, STUB_FD_IMAGE, "", kStubArguments, environment, AT_EMPTY_PATH);
@@ -108,7 +108,8 @@ const char *exit_meaning(int status) {
     case 3:
       return "the kernel that started it has gone";
     case 4:
-      return "the host refused to execute it (memfd execution may be forbidden, see vm.memfd_noexec)";
+      return "the host refused to execute it (memfd execution may be forbidden, see "
+             "vm.memfd_noexec)";
     case static_cast<int>(stub::StartStep::SignalMask):
       return "the host refused to block its signals";
     case static_cast<int>(stub::StartStep::NoNewPrivileges):
@@ -187,8 +188,8 @@ Result<std::unique_ptr<StubProcess>> StubProcess::create(const StubEnvironment &
 }
 
 Result<void> StubProcess::map_memory() {
-  void *orders = ::mmap(nullptr, stub::kOrdersBytes, PROT_READ | PROT_WRITE, MAP_SHARED,
-                        orders_fd_.get(), 0);
+  void *orders =
+      ::mmap(nullptr, stub::kOrdersBytes, PROT_READ | PROT_WRITE, MAP_SHARED, orders_fd_.get(), 0);
   if (orders == MAP_FAILED) return host_error();
   orders_ = static_cast<stub::OrderPages *>(orders);
   void *control = ::mmap(nullptr, stub::kControlBytes, PROT_READ | PROT_WRITE,
@@ -243,7 +244,8 @@ bool StubProcess::order_restart() {
        stub::kOrdersBase + offsetof(stub::OrderPages, environment), AT_EMPTY_PATH, 0},
       point};
   ++head_;
-  // The new image goes on after this entry and reports the point behind it, which the old one never does.
+  // The new image goes on after this entry and reports the point behind it, which the old one never
+  // does.
   orders_->start_tail = head_;
   orders_->start_point = point + 1;
   orders_->flags = flags_ | STUB_FLAG_FILTERED;
@@ -264,8 +266,8 @@ void StubProcess::prepare_first_thread() {
                 static_cast<off_t>((used - 1) * stub::kMailboxBytes));
   }
   if (used > 0) {
-    // The hint page and the first mailbox are used again at once. The pages between are never mapped by
-    // the stub.
+    // The hint page and the first mailbox are used again at once. The pages between are never
+    // mapped by the stub.
     std::memset(control_, 0, kPageSize);
     std::memset(mailbox_bytes(0), 0, stub::kMailboxBytes);
   }
@@ -304,14 +306,14 @@ bool StubProcess::push(const Order &order) {
   const std::uint64_t bytes = order.pages << kPageShift;
   const auto prot = static_cast<std::uint64_t>(order.prot);
   const std::uint64_t mailbox = stub::mailbox_address(order.slot);
-  constexpr std::uint64_t kThreadFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND |
-                                         CLONE_THREAD | CLONE_SYSVSEM;
+  constexpr std::uint64_t kThreadFlags =
+      CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
   switch (order.kind) {
     case Order::Kind::Map: {
       const std::uint64_t flags = MAP_SHARED | MAP_FIXED | (order.populate ? MAP_POPULATE : 0);
       entry.number = SYS_mmap;
-      const std::uint64_t args[6] = {order.address,  bytes, prot, flags,
-                                     STUB_FD_MEMORY, order.first << kPageShift};
+      const std::uint64_t args[6] = {order.address, bytes,          prot,
+                                     flags,         STUB_FD_MEMORY, order.first << kPageShift};
       std::memcpy(entry.args, args, sizeof args);
       break;
     }
@@ -332,9 +334,12 @@ bool StubProcess::push(const Order &order) {
       break;
     case Order::Kind::MapMailbox: {
       entry.number = SYS_mmap;
-      const std::uint64_t args[6] = {mailbox,         stub::kMailboxBytes,
-                                     PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-                                     STUB_FD_CONTROL, mailbox - stub::kControlBase};
+      const std::uint64_t args[6] = {mailbox,
+                                     stub::kMailboxBytes,
+                                     PROT_READ | PROT_WRITE,
+                                     MAP_SHARED | MAP_FIXED,
+                                     STUB_FD_CONTROL,
+                                     mailbox - stub::kControlBase};
       std::memcpy(entry.args, args, sizeof args);
       break;
     }
@@ -440,8 +445,8 @@ void StubProcess::reap() {
   siginfo_t info{};
   if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | __WALL) == 0) {
     if (info.si_code == CLD_EXITED) {
-      end_reason_ = fmt::format("it ended with status {}: {}", info.si_status,
-                                exit_meaning(info.si_status));
+      end_reason_ =
+          fmt::format("it ended with status {}: {}", info.si_status, exit_meaning(info.si_status));
     } else {
       end_reason_ = fmt::format("it was ended by signal {}", info.si_status);
     }

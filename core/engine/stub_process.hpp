@@ -1,8 +1,9 @@
-// StubProcess: one host process that runs guest code, seen from the kernel: its shared memory, its order
-// ring, its life. It knows nothing of address spaces; StubPool starts and recycles it, StubSpace orders.
+// StubProcess: one host process that runs guest code, seen from the kernel: its shared memory, its
+// order ring, its life. It knows nothing of address spaces; StubPool starts and recycles it,
+// StubSpace orders.
 //
-// Which function may be called by whom is said with each group. "Owner" is the StubSpace that has the
-// process, under its lock, or the pool's thread while no space has it.
+// Which function may be called by whom is said with each group. "Owner" is the StubSpace that has
+// the process, under its lock, or the pool's thread while no space has it.
 #pragma once
 
 #include <atomic>
@@ -43,14 +44,14 @@ class StubProcess {
   StubProcess(const StubProcess &) = delete;
   StubProcess &operator=(const StubProcess &) = delete;
 
-  // Life; the pool's thread only. `start` returns when execve was done or has failed. The host kills the
-  // stub when the calling host thread ends.
+  // Life; the pool's thread only. `start` returns when execve was done or has failed. The host
+  // kills the stub when the calling host thread ends.
   Result<void> start(const StubEnvironment &environment);
-  // Tells M to execute the stub's image anew, which ends all other threads of the process and drops its
-  // address space. Afterwards `await_point()` tells when.
+  // Tells M to execute the stub's image anew, which ends all other threads of the process and drops
+  // its address space. Afterwards `await_point()` tells when.
   bool order_restart();
-  // Removes everything that guest code may have left in the control memory and orders the first thread.
-  // Only while no guest thread exists.
+  // Removes everything that guest code may have left in the control memory and orders the first
+  // thread. Only while no guest thread exists.
   void prepare_first_thread();
   SyncPoint await_point() const { return await_point_; }
   // The process has ended: everybody who waits for it learns so, and its exit status is collected.

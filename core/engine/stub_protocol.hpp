@@ -1,38 +1,41 @@
-// The shared-memory protocol between the guest kernel and its stub processes: addresses, file descriptors
-// and layout of everything that both sides see. Included by the engine, by the stub (C++ data and
-// assembly, which sees only the macros) and by the layout test; nobody else.
+// The shared-memory protocol between the guest kernel and its stub processes: addresses, file
+// descriptors and layout of everything that both sides see. Included by the engine, by the stub
+// (C++ data and assembly, which sees only the macros) and by the layout test; nobody else.
 //
-// Who is who. K: a vCPU thread of the kernel in Context::run. G: a host thread of the stub that runs guest
-// code; all memory that G can write can be written by guest code at any time, so K copies what it needs
-// once and checks it. M: the stub's first thread, which executes orders (changes of the address space).
+// Who is who. K: a vCPU thread of the kernel in Context::run. G: a host thread of the stub that
+// runs guest code; all memory that G can write can be written by guest code at any time, so K
+// copies what it needs once and checks it. M: the stub's first thread, which executes orders
+// (changes of the address space).
 //
 // Memory of a stub above kUserMax:
-//   text     read+execute, a file mapping of the sealed stub image: all code of M and G, both filters
-//   orders   read only for the stub, written by K: the ring of orders, the words M waits on
+//   text     read+execute, a file mapping of the sealed stub image: all code of M and G, both
+//   filters orders   read only for the stub, written by K: the ring of orders, the words M waits on
 //   control  writable: the hint word, and one mailbox for each G, mapped when the thread is made
 //
-// Orders. K fills ring entries (a raw system call each) and then publishes `head`; M executes them up to
-// `head` and then reports the `point` of the last one twice: first as the file position of the order
-// memfd (lseek on a shared open file description; guest threads may not call lseek, so K can believe it),
-// then in the hint word with a futex wake. Guest threads may forge the hint: they then run before their
-// mapping is there, fault, and are served again. M has no stack and reads no memory that is writable in
-// the stub, so guest threads cannot influence what it does. If K waits it sets `want_event` and sleeps on
-// the eventfd. M: position, fence, read want_event. K: want_event, fence, read position. So either K sees
-// the position, or M sees want_event and writes the eventfd.
+// Orders. K fills ring entries (a raw system call each) and then publishes `head`; M executes them
+// up to `head` and then reports the `point` of the last one twice: first as the file position of
+// the order memfd (lseek on a shared open file description; guest threads may not call lseek, so K
+// can believe it), then in the hint word with a futex wake. Guest threads may forge the hint: they
+// then run before their mapping is there, fault, and are served again. M has no stack and reads no
+// memory that is writable in the stub, so guest threads cannot influence what it does. If K waits
+// it sets `want_event` and sleeps on the eventfd. M: position, fence, read want_event. K:
+// want_event, fence, read position. So either K sees the position, or M sees want_event and writes
+// the eventfd.
 //
 // The hand-over between K and G is one word a direction: `to_kernel` is counted up by G when it has
-// trapped, `to_guest` by K when the guest may go on. The waiting side spins for a while and then parks:
+// trapped, `to_guest` by K when the guest may go on. The waiting side spins for a while and then
+// parks:
 //     waiter: parked = 1;  fence;  futex_wait(word, old);  parked = 0
 //     waker:  word = new;  fence;  if (parked) futex_wake(word)
-// No wake-up is lost: the fences put the two stores in one order. If the waker reads parked == 0, its store
-// of the word came before the waiter's store of parked, so futex_wait, which compares under the futex
-// lock, sees the new word and does not sleep. If it reads parked == 1, it wakes after the word has changed:
-// the waiter is either asleep and is woken, or has not yet compared and will see the new word. A word
-// that the reaper changes because the stub has died follows the same rule. K's waits have a time limit too,
-// since G's side of the rule is only a promise.
+// No wake-up is lost: the fences put the two stores in one order. If the waker reads parked == 0,
+// its store of the word came before the waiter's store of parked, so futex_wait, which compares
+// under the futex lock, sees the new word and does not sleep. If it reads parked == 1, it wakes
+// after the word has changed: the waiter is either asleep and is woken, or has not yet compared and
+// will see the new word. A word that the reaper changes because the stub has died follows the same
+// rule. K's waits have a time limit too, since G's side of the rule is only a promise.
 //
-// Not used yet, but laid out: patched call sites (kMailboxFastEntry) enter without a signal and save the
-// registers there; `entry` in the stub's line says which of the two the kernel finds.
+// Not used yet, but laid out: patched call sites (kMailboxFastEntry) enter without a signal and
+// save the registers there; `entry` in the stub's line says which of the two the kernel finds.
 #pragma once
 
 // Numbers that the assembly needs; everything else is checked against them below.
@@ -134,8 +137,8 @@ static_assert(offsetof(OrderPages, flags) == ORDERS_FLAGS);
 static_assert(offsetof(OrderPages, ring) == ORDERS_RING);
 static_assert(sizeof(OrderPages) == kOrdersBytes);
 
-// What the host's kernel builds on the alternate stack: struct rt_sigframe without its return address, in
-// the order of struct ucontext and struct siginfo (x86-64).
+// What the host's kernel builds on the alternate stack: struct rt_sigframe without its return
+// address, in the order of struct ucontext and struct siginfo (x86-64).
 struct HostFrame {
   std::uint64_t flags, link;
   std::uint64_t stack_base;
@@ -192,10 +195,12 @@ static_assert(offsetof(Mailbox, fs) == MAILBOX_FS);
 static_assert(offsetof(Mailbox, gs) == MAILBOX_GS);
 
 // Offsets in a mailbox.
-inline constexpr std::uint64_t kMailboxFastEntry = 0x400;  // register save area of patched call sites
+inline constexpr std::uint64_t kMailboxFastEntry =
+    0x400;  // register save area of patched call sites
 inline constexpr std::uint64_t kMailboxFastEntryBytes = 0x400;
 inline constexpr std::uint64_t kMailboxInitialFrame = MAILBOX_INITIAL_UCONTEXT;
-inline constexpr std::uint64_t kMailboxXstate = 0x2000;  // extended state that K gives to the thread
+inline constexpr std::uint64_t kMailboxXstate =
+    0x2000;  // extended state that K gives to the thread
 inline constexpr std::uint64_t kMailboxXstateBytes = 0x2000;
 inline constexpr std::uint64_t kMailboxStack = 0x4000;  // the alternate signal stack
 inline constexpr std::uint64_t kMailboxStackBytes = kMailboxBytes - kMailboxStack;

@@ -8,7 +8,8 @@
 namespace cowbird {
 
 namespace {
-// Looking at the proof costs about 0.1 us; sleeping and being woken across processors 40 us and more.
+// Looking at the proof costs about 0.1 us; sleeping and being woken across processors 40 us and
+// more.
 constexpr std::int64_t kSpinNs = 30'000;
 constexpr int kPollMs = 100;
 }  // namespace

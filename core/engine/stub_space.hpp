@@ -1,9 +1,9 @@
-// StubSpace: the stub engine's AddressSpace: queues changes, feeds them to the stub's ring, and says when they
-// are proven. Used by StubPlatform and StubContext.
+// StubSpace: the stub engine's AddressSpace: queues changes, feeds them to the stub's ring, and
+// says when they are proven. Used by StubPlatform and StubContext.
 //
-// Locks: `lock_` (rank StubOrders) guards the queue and the ring; `thread_lock_` (rank Engine) makes threads
-// one at a time and is held while the stub answers. Neither is held while another vCPU could need it to
-// make progress.
+// Locks: `lock_` (rank StubOrders) guards the queue and the ring; `thread_lock_` (rank Engine)
+// makes threads one at a time and is held while the stub answers. Neither is held while another
+// vCPU could need it to make progress.
 #pragma once
 
 #include <atomic>
@@ -36,8 +36,8 @@ class StubSpace final : public AddressSpace {
   EngineMachine &machine() { return machine_; }
 
   // For StubContext, without the big kernel lock.
-  // Shows the stub everything that is queued; returns the point that guest code has to wait for. False:
-  // the stub is dead.
+  // Shows the stub everything that is queued; returns the point that guest code has to wait for.
+  // False: the stub is dead.
   bool publish(SyncPoint &point);
   bool orders_outstanding(SyncPoint point);
   // A slot for a context; the thread in it may have to be made yet.

@@ -1,5 +1,5 @@
-// A guest without a kernel, for tests and benchmarks of the stub engine: memory, one address space, one
-// context, and machine code to run in it.
+// A guest without a kernel, for tests and benchmarks of the stub engine: memory, one address space,
+// one context, and machine code to run in it.
 #pragma once
 
 #include <sys/mman.h>
@@ -26,9 +26,8 @@ class GuestMachine {
   explicit GuestMachine(StubPlatformOptions options = {}) {
     memory_fd.reset(::memfd_create("guest-memory", MFD_CLOEXEC));
     if (::ftruncate(memory_fd.get(), kMemoryPages * kPageSize) != 0) std::abort();
-    memory = static_cast<std::byte *>(::mmap(nullptr, kMemoryPages * kPageSize,
-                                             PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd.get(),
-                                             0));
+    memory = static_cast<std::byte *>(::mmap(
+        nullptr, kMemoryPages * kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd.get(), 0));
     options.memory_fd = memory_fd.get();
     options.memory_pages = kMemoryPages;
     std::string why;

@@ -1,5 +1,5 @@
-// The read-only data of the stub process: signal actions and the two seccomp filters. There is no code
-// here, and nothing in the stub is writable; see engine/stub_protocol.hpp.
+// The read-only data of the stub process: signal actions and the two seccomp filters. There is no
+// code here, and nothing in the stub is writable; see engine/stub_protocol.hpp.
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -103,9 +103,9 @@ constexpr auto kWide = complete({
     if_equal(STUB_FD_EVENT, kAllow, kTrap),
 });
 
-// G: futex wait and wake on words of this stub's own control memory, and rt_sigreturn. Only from the
-// stub's text, so that the guest's own rt_sigreturn and futex calls trap as all others do; guest
-// code that jumps there gets no more than these two calls.
+// G: futex wait and wake on words of this stub's own control memory, and rt_sigreturn. Only from
+// the stub's text, so that the guest's own rt_sigreturn and futex calls trap as all others do;
+// guest code that jumps there gets no more than these two calls.
 constexpr sock_filter kFromText[] = {
     load(kArch),   if_equal(AUDIT_ARCH_X86_64, 0, kTrap),
     load(kIpHigh), if_equal(hi(stub::kTextBase), 0, kTrap),
@@ -123,7 +123,7 @@ constexpr auto kNarrow = complete({
     allow_call(SYS_rt_sigreturn),
     if_equal(SYS_futex, 0, kTrap),
     load(arg_low(1)),
-    if_equal(0, 1, 0),  // FUTEX_WAIT
+    if_equal(0, 1, 0),      // FUTEX_WAIT
     if_equal(1, 0, kTrap),  // FUTEX_WAKE
     load(arg_high(0)),
     if_equal(hi(stub::kFutexLow), 0, kTrap),
@@ -145,8 +145,8 @@ constexpr auto kNarrowBases = complete({
     if_equal(SYS_futex, 4, 0),
     if_equal(SYS_arch_prctl, 0, kTrap),
     load(arg_low(0)),
-    if_equal(0x1001, kAllow, 0),       // ARCH_SET_GS
-    if_equal(0x1002, kAllow, kTrap),   // ARCH_SET_FS
+    if_equal(0x1001, kAllow, 0),      // ARCH_SET_GS
+    if_equal(0x1002, kAllow, kTrap),  // ARCH_SET_FS
     load(arg_low(1)),
     if_equal(0, 1, 0),
     if_equal(1, 0, kTrap),
