@@ -70,8 +70,7 @@ int Commands::boot(BootRequest request) {
 }
 
 int Commands::operator()(const BootArguments &arguments) {
-  RegistryCatalog plugins;
-  auto loaded = load_machine_file(arguments.file, set_options(arguments.sets), plugins);
+  auto loaded = load_machine_file(arguments.file, set_options(arguments.sets), env_.plugins);
   if (!loaded.config) {
     print_errors(loaded.errors);
     env_.err << "Nothing was started.\n";
@@ -159,8 +158,8 @@ int Commands::operator()(const RunArguments &arguments) {
   const auto sets = set_options(arguments.sets);
   options.insert(options.end(), sets.begin(), sets.end());
 
-  RegistryCatalog plugins;
-  auto loaded = parse_machine("", "cowbird run", std::filesystem::current_path(), options, plugins);
+  auto loaded =
+      parse_machine("", "cowbird run", std::filesystem::current_path(), options, env_.plugins);
   if (!loaded.config) {
     print_errors(loaded.errors);
     return kExitHostError;
@@ -172,8 +171,7 @@ int Commands::operator()(const RunArguments &arguments) {
 }
 
 int Commands::operator()(const CheckArguments &arguments) {
-  RegistryCatalog plugins;
-  const auto loaded = load_machine_file(arguments.file, set_options(arguments.sets), plugins);
+  const auto loaded = load_machine_file(arguments.file, set_options(arguments.sets), env_.plugins);
   if (!loaded.config) {
     print_errors(loaded.errors);
     fmt::print(env_.err, "{}: {} error{}.\n", arguments.file, loaded.errors.size(),

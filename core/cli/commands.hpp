@@ -7,14 +7,17 @@
 #include <vector>
 
 #include "boot/boot.hpp"
+#include "machine/plugin_catalog.hpp"
 
 namespace cowbird::cli {
 
-// Where output goes, and how a machine is booted (boot_machine; tests have their own).
+// Where output goes, which plugins machine files may name, and how a machine is booted (the
+// registry and boot_machine; tests have their own).
 struct Environment {
   std::ostream &out;
   std::ostream &err;
   bool colour;  // standard error is a terminal that wants colours
+  PluginCatalog &plugins;
   std::function<int(const BootRequest &, std::string &)> boot;
 };
 

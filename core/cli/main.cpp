@@ -12,6 +12,8 @@
 int main(int argc, char **argv) {
   const char *no_colour = std::getenv("NO_COLOR");
   const bool colour = ::isatty(STDERR_FILENO) == 1 && (!no_colour || !*no_colour);
-  return cowbird::cli::run_command_line(std::vector<std::string>(argv + 1, argv + argc),
-                                        {std::cout, std::cerr, colour, cowbird::boot_machine});
+  cowbird::RegistryCatalog plugins;
+  return cowbird::cli::run_command_line(
+      std::vector<std::string>(argv + 1, argv + argc),
+      {std::cout, std::cerr, colour, plugins, cowbird::boot_machine});
 }
