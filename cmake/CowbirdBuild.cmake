@@ -22,6 +22,12 @@ if(COWBIRD_SANITIZE)
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
   add_link_options(-fsanitize=address,undefined)
 endif()
+if(COWBIRD_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "COWBIRD_FUZZ needs clang: its libFuzzer is what finds new inputs.")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 
 # cowbird_library(AREA source...): the object library cowbird-AREA, with core/ as include root.
 function(cowbird_library area)
