@@ -1,12 +1,13 @@
 // Changes of attributes: chmod, chown, utimensat, truncate, with their permission rules.
+#include "vfs/attributes.hpp"
+
 #include "abi/fcntl.hpp"
 #include "abi/inotify.hpp"
 #include "abi/stat.hpp"
-#include "vfs/attributes.hpp"
+#include "proc/signal.hpp"
 #include "vfs/caller.hpp"
 #include "vfs/mount.hpp"
 #include "vfs/notify.hpp"
-#include "proc/signal.hpp"
 
 namespace cowbird {
 
@@ -51,8 +52,7 @@ Result<void> set_attributes(const Path &path, SetAttr change, const Credentials 
   if (change.uid || change.gid) {
     TRY(check_owner_change(inode, change, credentials));
     // A new owner does not get somebody else's set-id program.
-    if (!inode.is_directory() && !change.mode &&
-        (inode.mode & (abi::kS_ISUID | abi::kS_ISGID))) {
+    if (!inode.is_directory() && !change.mode && (inode.mode & (abi::kS_ISUID | abi::kS_ISGID))) {
       change.mode = mode_without_set_id(inode);
       TRY(inode.setattr(change));
       notify_path(path, abi::kIN_ATTRIB);

@@ -1,5 +1,5 @@
-// Rules for changes of attributes that vfs/ shares with its files and system calls. Needs the big kernel lock;
-// may sleep.
+// Rules for changes of attributes that vfs/ shares with its files and system calls. Needs the big
+// kernel lock; may sleep.
 #pragma once
 
 #include "base/result.hpp"
@@ -15,8 +15,8 @@ std::uint32_t mode_without_set_id(const Inode &inode);
 Result<void> drop_set_id(Inode &inode, const Credentials &credentials);
 // utimensat(2) with both times "now": writers may do that too, not only the owner.
 Result<void> touch_now(const Path &path, const Credentials &credentials);
-// ftruncate(2) behind the checks of the descriptor: RLIMIT_FSIZE (FBig, SIGXFSZ), seals (Perm). Takes
-// inode.lock().
+// ftruncate(2) behind the checks of the descriptor: RLIMIT_FSIZE (FBig, SIGXFSZ), seals (Perm).
+// Takes inode.lock().
 Result<void> resize_inode(Inode &inode, std::uint64_t size, const Credentials &credentials);
 
 }  // namespace cowbird

@@ -1,5 +1,5 @@
-// Device numbers and the drivers behind them. Drivers register through vfs/file.hpp; this header is for vfs/
-// and for what lists them (/proc/devices). Needs the big kernel lock.
+// Device numbers and the drivers behind them. Drivers register through vfs/file.hpp; this header is
+// for vfs/ and for what lists them (/proc/devices). Needs the big kernel lock.
 #pragma once
 
 #include <functional>

@@ -147,7 +147,8 @@ Result<void> DirectoryFile::readdir(const DirEmitter &emit) {
   }
   if (position == 1) {
     const Dentry *parent = path.dentry ? path.dentry->parent() : nullptr;
-    const std::uint64_t up = parent && parent->inode() ? parent->inode()->number() : inode->number();
+    const std::uint64_t up =
+        parent && parent->inode() ? parent->inode()->number() : inode->number();
     if (!emit("..", up, FileType::Directory, 2)) return {};
     position = 2;
   }

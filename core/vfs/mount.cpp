@@ -28,7 +28,12 @@ struct MountPointHash {
 struct MountTable {
   std::vector<Ref<Mount>> all;  // attached mounts, in the order of mounting
   std::unordered_map<MountPointKey, Mount *, MountPointHash> by_point;
-  std::map<const SuperBlock *, unsigned> users;  // mounts of a file system, attached or not
+  // The mounts of a file system, attached or not, and its root.
+  struct Use {
+    unsigned mounts = 0;
+    Ref<Dentry> root;
+  };
+  std::map<const SuperBlock *, Use> users;
   int next_id = 1;
 };
 MountTable &table() {
@@ -96,13 +101,13 @@ Mount::Mount(Ref<SuperBlock> superblock, Ref<Dentry> root_dentry, std::string so
       source(std::move(source_name)),
       flags(mount_flags),
       id(table().next_id++) {
-  ++table().users[sb.get()];
+  ++table().users[sb.get()].mounts;
 }
 
 Mount::~Mount() {
   root.reset();
   auto users = table().users.find(sb.get());
-  if (--users->second == 0) {
+  if (--users->second.mounts == 0) {
     table().users.erase(users);
     dcache::prune_superblock(*sb);
   }
@@ -131,8 +136,14 @@ bool follow_up(Path &path) {
   return moved;
 }
 
+Ref<Dentry> root_dentry_of(SuperBlock &sb) {
+  Ref<Dentry> &root = table().users[&sb].root;
+  if (!root) root = Dentry::make_root(sb.root());
+  return root;
+}
+
 Ref<Mount> make_internal_mount(Ref<SuperBlock> sb) {
-  Ref<Dentry> root = Dentry::make_root(sb->root());
+  Ref<Dentry> root = root_dentry_of(*sb);
   return make_ref<Mount>(std::move(sb), std::move(root), "none", 0u);
 }
 
@@ -145,19 +156,17 @@ Result<void> mount_at(const Path &where, Ref<SuperBlock> sb, std::string source,
                       std::uint32_t flags) {
   Path point = where;
   follow_mounts(point);
-  Ref<Inode> root = sb->root();
-  TRY(check_mountpoint(point, root->is_directory()));
-  auto mount =
-      make_ref<Mount>(std::move(sb), Dentry::make_root(std::move(root)), std::move(source), flags);
+  TRY(check_mountpoint(point, sb->root()->is_directory()));
+  Ref<Dentry> root = root_dentry_of(*sb);
+  auto mount = make_ref<Mount>(std::move(sb), std::move(root), std::move(source), flags);
   attach(mount, point);
   return {};
 }
 
 Result<Path> mount_root(Ref<SuperBlock> sb, std::string source, std::uint32_t flags) {
-  Ref<Inode> root = sb->root();
-  if (!root->is_directory()) return Err(Errno::NotDir);
-  auto mount =
-      make_ref<Mount>(std::move(sb), Dentry::make_root(std::move(root)), std::move(source), flags);
+  if (!sb->root()->is_directory()) return Err(Errno::NotDir);
+  Ref<Dentry> root = root_dentry_of(*sb);
+  auto mount = make_ref<Mount>(std::move(sb), std::move(root), std::move(source), flags);
   mount->attached = true;
   table().all.push_back(mount);
   return Path(mount, mount->root);

@@ -38,6 +38,8 @@ void follow_mounts(Path &path);
 // From the root of a mount up to where it is attached (through several); false when `path` is not a
 // mount's root or is the top.
 bool follow_up(Path &path);
+// The one root dentry of a file system: the same for all its mounts, kept while there is one.
+Ref<Dentry> root_dentry_of(SuperBlock &sb);
 // A mount that is in no name space (pipes, memfd, sockets).
 Ref<Mount> make_internal_mount(Ref<SuperBlock> sb);
 // RoFs when nothing may be written through this mount.

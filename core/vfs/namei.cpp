@@ -23,9 +23,7 @@ Path::~Path() {
 }
 Path::operator bool() const { return static_cast<bool>(dentry); }
 Inode &Path::inode() const { return *dentry->inode(); }
-bool operator==(const Path &a, const Path &b) {
-  return a.mount == b.mount && a.dentry == b.dentry;
-}
+bool operator==(const Path &a, const Path &b) { return a.mount == b.mount && a.dentry == b.dentry; }
 
 Ref<FsContext> FsContext::clone() const {
   auto copy = make_ref<FsContext>();

@@ -102,15 +102,14 @@ Result<void> make_symlink(const WalkContext &walk, std::string_view target, std:
 Result<void> make_link(const WalkContext & /*old_walk*/, const Path &target,
                        const WalkContext &new_walk, std::string_view new_name) {
   const Ref<Inode> inode(&target.inode());
-  TRY(create_name(
-      new_walk, new_name, false,
-      [&](const Path &directory, std::string_view last) -> Result<Ref<Inode>> {
-        if (!(directory.mount == target.mount)) return Err(Errno::XDev);
-        if (inode->is_directory()) return Err(Errno::Perm);
-        if (&inode->sb() != &directory.inode().sb()) return Err(Errno::XDev);
-        TRY(directory.inode().link(last, *inode));
-        return inode;
-      }));
+  TRY(create_name(new_walk, new_name, false,
+                  [&](const Path &directory, std::string_view last) -> Result<Ref<Inode>> {
+                    if (!(directory.mount == target.mount)) return Err(Errno::XDev);
+                    if (inode->is_directory()) return Err(Errno::Perm);
+                    if (&inode->sb() != &directory.inode().sb()) return Err(Errno::XDev);
+                    TRY(directory.inode().link(last, *inode));
+                    return inode;
+                  }));
   notify_inode(*inode, abi::kIN_ATTRIB);
   return {};
 }
@@ -248,8 +247,7 @@ Result<void> check_rename(const RenamePlan &plan, const Credentials &credentials
     if (plan.from.trailing_slash) return Err(Errno::NotDir);
     if (!plan.exchange && plan.to.trailing_slash) return Err(Errno::NotDir);
   }
-  if (is_ancestor(plan.old_dentry.get(), plan.to.directory.dentry.get()))
-    return Err(Errno::Inval);
+  if (is_ancestor(plan.old_dentry.get(), plan.to.directory.dentry.get())) return Err(Errno::Inval);
   if (replaced && is_ancestor(plan.new_dentry.get(), plan.from.directory.dentry.get()))
     return Err(plan.exchange ? Errno::Inval : Errno::NotEmpty);
   TRY(check_directory_change(plan.from.directory, credentials));
@@ -267,11 +265,9 @@ Result<void> check_rename(const RenamePlan &plan, const Credentials &credentials
   // A directory that gets another parent has its ".." written.
   if (!(plan.from.directory.dentry == plan.to.directory.dentry)) {
     if (moved->is_directory()) TRY(check_permission(*moved, 2, credentials));
-    if (plan.exchange && replaced->is_directory())
-      TRY(check_permission(*replaced, 2, credentials));
+    if (plan.exchange && replaced->is_directory()) TRY(check_permission(*replaced, 2, credentials));
   }
-  if (plan.old_dentry->mount_count > 0 || plan.new_dentry->mount_count > 0)
-    return Err(Errno::Busy);
+  if (plan.old_dentry->mount_count > 0 || plan.new_dentry->mount_count > 0) return Err(Errno::Busy);
   return {};
 }
 

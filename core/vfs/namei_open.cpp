@@ -28,8 +28,8 @@ class PathOnlyFile final : public File {
 
 Result<Ref<File>> open_path_only(const Path &path, std::uint32_t flags,
                                  const Credentials &credentials) {
-  Ref<File> file = make_ref<PathOnlyFile>(
-      abi::kO_PATH | (flags & (abi::kO_DIRECTORY | abi::kO_NOFOLLOW)));
+  Ref<File> file =
+      make_ref<PathOnlyFile>(abi::kO_PATH | (flags & (abi::kO_DIRECTORY | abi::kO_NOFOLLOW)));
   file->path = path;
   file->inode = Ref<Inode>(&path.inode());
   file->credentials = credentials;
@@ -111,8 +111,7 @@ Result<Ref<File>> open_tmpfile(Walker &walker, std::string_view name, std::uint3
   Ref<Inode> inode;
   {
     SleepLock locked(directory.inode().lock());
-    inode = TRY(directory.inode().tmpfile(creation_mode(mode, walk.fs.umask),
-                                          walk.credentials));
+    inode = TRY(directory.inode().tmpfile(creation_mode(mode, walk.fs.umask), walk.credentials));
   }
   const std::string label = "#" + std::to_string(inode->number());
   const Path path(directory.mount,
@@ -133,8 +132,8 @@ Result<Ref<Dentry>> find_or_create(Walker &walker, std::uint32_t mode, bool &cre
   child = TRY(lookup_child_locked(*directory.dentry, name));  // somebody may have been faster
   if (!child->negative()) return child;
   TRY(check_directory_change(directory, walk.credentials));
-  Ref<Inode> inode = TRY(directory.inode().create(
-      name, creation_mode(mode, walk.fs.umask), DeviceNumber{}, walk.credentials));
+  Ref<Inode> inode = TRY(directory.inode().create(name, creation_mode(mode, walk.fs.umask),
+                                                  DeviceNumber{}, walk.credentials));
   dcache::instantiate(*child, std::move(inode));
   notify_name(directory.inode(), abi::kIN_CREATE, name, false);
   created = true;

@@ -1,6 +1,6 @@
-// Events for inotify(7): the calls that the file layer makes where something happened, and the instances.
-// Without any watch in the guest each call is one test of a counter. Needs the big kernel lock; nothing here
-// sleeps.
+// Events for inotify(7): the calls that the file layer makes where something happened, and the
+// instances. Without any watch in the guest each call is one test of a counter. Needs the big
+// kernel lock; nothing here sleeps.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,8 @@ inline void notify_name(Inode &directory, std::uint32_t mask, std::string_view n
 inline void notify_inode(Inode &inode, std::uint32_t mask) {
   if (notify_detail::watch_count) notify_detail::inode_event(inode, mask);
 }
-// Something happened through an open file (IN_ACCESS, IN_MODIFY): its inode and its directory are told.
+// Something happened through an open file (IN_ACCESS, IN_MODIFY): its inode and its directory are
+// told.
 inline void notify_file(File &file, std::uint32_t mask) {
   if (notify_detail::watch_count) notify_detail::file_event(file, mask);
 }

@@ -152,8 +152,7 @@ Result<void> move_mount(const Path &from, const Path &to);
 Result<void> remount(const Path &where, std::string_view options, std::uint32_t flags,
                      bool mount_only);
 Result<void> pivot_root(const Path &new_root, const Path &put_old, FsContext &fs);
-// The flags (MountFlag) of the mount that a path is on; its number in mountinfo and statx.
-std::uint32_t mount_flags(const Path &path);
+// The number of the mount that a path is on, in mountinfo and statx.
 int mount_id(const Path &path);
 bool is_mount_root(const Path &path);
 // The first mount: makes it the root of the name space.

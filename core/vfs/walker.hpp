@@ -31,8 +31,8 @@ class Walker {
   Result<void> step_into(Ref<Dentry> child);
   // Where step_into would lead; checks NoXDev.
   Result<Path> peek(const Ref<Dentry> &child);
-  // `link` is what last() led to: goes on with its target, so that to_parent() can be called again. A
-  // magic link leads to its target at once: then `arrived` is set and at() is the target.
+  // `link` is what last() led to: goes on with its target, so that to_parent() can be called again.
+  // A magic link leads to its target at once: then `arrived` is set and at() is the target.
   Result<void> follow_link(const Path &link, bool &arrived);
   // The search permission of at(), for its children.
   Result<void> check_search() const;
