@@ -25,12 +25,20 @@ class ListNode {
  private:
   template <typename T, ListNode T::*Link>
   friend class List;
+// Nodes on the stack are fine, their destructor unlinks them; g++ 12 does not see that.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdangling-pointer"
+#endif
   void insert_before(ListNode &position) {
     prev_ = position.prev_;
     next_ = &position;
     prev_->next_ = this;
     position.prev_ = this;
   }
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
   ListNode *prev_ = this;
   ListNode *next_ = this;
 };
