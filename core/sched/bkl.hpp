@@ -21,11 +21,12 @@ class SCOPED_CAPABILITY BklGuard {
 
 // Gives the lock up for the time of a host call that may take long; kernel state may have changed
 // after. No other lock may be held, and no reference into kernel structures that the lock protects
-// is good afterwards unless it is counted.
+// is good afterwards unless it is counted. Kernel threads use this and not unlock(): other vCPUs
+// are told first that there is work for them.
 class BklReleased {
  public:
-  BklReleased() NO_THREAD_SAFETY_ANALYSIS { big_kernel_lock.unlock(); }
-  ~BklReleased() NO_THREAD_SAFETY_ANALYSIS { big_kernel_lock.lock(); }
+  BklReleased() NO_THREAD_SAFETY_ANALYSIS;
+  ~BklReleased() NO_THREAD_SAFETY_ANALYSIS;
   BklReleased(const BklReleased &) = delete;
   BklReleased &operator=(const BklReleased &) = delete;
 };

@@ -20,7 +20,12 @@ void stop();
 void go();
 bool stopped();
 
-// For unit tests: a clock that moves only when told. nullptr returns to the host's clock.
+// Counts the go()s: a span of host time that was measured across a change contains a halt.
+std::uint32_t halts();
+
+// For unit tests: a clock that moves only when told; the guest's monotonic time is what it returns
+// (less halts). nullptr returns to the host's clock. Guest time may jump at the change.
 void set_source(std::int64_t (*host_monotonic_ns)());
+bool has_test_source();
 
 }  // namespace cowbird::clock

@@ -1,11 +1,17 @@
-// The scheduler: vCPUs and run queues. boot/ starts and stops it; proc/ brackets guest code with
-// enter_user/leave_user. Needs the big kernel lock unless it says otherwise.
+// The scheduler: vCPUs and the run queue. boot/ starts and stops it; proc/ runs guest code through
+// run_user. Needs the big kernel lock unless it says otherwise.
+//
+// Policy (sched/run_queue.hpp): one queue for all vCPUs, ordered by virtual run time, which passes
+// slower for a thread with a lower nice value. A thread that has slept gets a small credit, so that
+// it preempts one that computes. A vCPU prefers threads that ran on it last.
+//
+// Waking another vCPU costs more than most wake-ups save, so an idle vCPU is told only when the
+// waker goes to guest code, gives the big kernel lock up or is no vCPU, and a little later still
+// when the waker is a thread that usually sleeps soon (as the two ends of a pipe).
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <string>
-#include <vector>
+#include <type_traits>
 
 #include "base/result.hpp"
 #include "sched/thread.hpp"
@@ -25,27 +31,50 @@ unsigned vcpu_count();
 // The vCPU the caller runs on, 0..vcpu_count()-1; -1 on other host threads. No lock needed.
 int current_vcpu();
 
-// Runs guest code of the current thread: releases the lock, calls context.run(), takes the lock
-// again, charges the time, and makes the time slice's end interrupt the guest code when others
-// wait. The result is context.run()'s through `run`.
-void run_user(Context &context, const std::function<void()> &run);
+// Brackets of guest code; use run_user().
+void enter_user(Context &context);
+void leave_user();
+
+// Runs guest code of the current thread: releases the lock, calls run() (which calls
+// context.run()), takes the lock again, charges the time, and makes the time slice's end interrupt
+// the guest code when others wait. The result is run()'s.
+//
+// Before each call the thread must see to need_resched() and, after it has yielded, to its signals:
+//   for (;;) { cond_resched(); deliver signals; trap = run_user(c, [&] { return c.run(); }); ... }
+template <typename Run>
+auto run_user(Context &context, Run &&run) {
+  enter_user(context);
+  if constexpr (std::is_void_v<decltype(run())>) {
+    run();
+    leave_user();
+  } else {
+    auto result = run();
+    leave_user();
+    return result;
+  }
+}
 
 // If this thread runs guest code now, it is interrupted soon (a signal is to be delivered, it is to
 // stop). When it is sleeping interruptibly use wake_interruptible. Any kernel context.
 void kick(Thread &thread);
 
-// A point inside a kernel thread's long work where others may run.
+// Yields if need_resched(): on the way to guest code, and inside a kernel thread's long work.
 void cond_resched();
 
+// Nanoseconds. irq_ns, the irq thread's time, is charged to vCPU 0.
 struct VcpuStats {
-  std::int64_t user_ns, nice_ns, system_ns, idle_ns, irq_ns;
-  std::uint64_t switches;
+  std::int64_t user_ns = 0, nice_ns = 0, system_ns = 0, idle_ns = 0, irq_ns = 0;
+  std::uint64_t switches = 0;
 };
 VcpuStats vcpu_stats(unsigned vcpu);
+// Brings the CPU times of threads that run now up to date; else they are those of the last trap.
+void update_cpu_times();
 // Threads running or waiting for a vCPU, and the load averages (1, 5, 15 minutes) in 1/2048.
 unsigned runnable_count();
 void load_average(std::uint64_t out[3]);
 std::uint64_t context_switches();
+// For the irq thread: time it has spent in handlers.
+void charge_irq(std::int64_t ns);
 
 // A backtrace source for panic and the debugger: the saved context of a thread that is not running.
 bool saved_context(const Thread &thread, SavedContext &out);

@@ -5,6 +5,11 @@
 //
 // States: Runnable (on a run queue) -> Running (on a vCPU) -> Sleeping/Stopped -> Runnable ... ->
 // Dead.
+//
+// A kernel thread may continue on another host thread after every point where it can sleep. So
+// thread_local variables must not be used across such a point, and that includes errno: read it in
+// the function that made the host call, and let that function not sleep (the compiler keeps
+// errno's address in a register).
 #pragma once
 
 #include <atomic>
@@ -23,7 +28,12 @@ class Context;  // engine/platform.hpp
 class Mm;       // mm/mm.hpp
 class Task;     // proc/task.hpp
 
-inline constexpr std::size_t kKernelStackSize = 64 * kKiB;  // without the guard page below it
+// Without the guard below it. AddressSanitizer makes frames several times larger.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr std::size_t kKernelStackSize = 512 * kKiB;
+#else
+inline constexpr std::size_t kKernelStackSize = 64 * kKiB;
+#endif
 
 enum class ThreadState : std::uint8_t {
   Runnable,         // R: on a run queue
@@ -42,8 +52,6 @@ struct SavedContext {
   std::uint64_t rsp = 0;
 };
 
-struct Stack;  // sched/stack.hpp
-
 class Thread : public RefCounted<Thread> {
  public:
   using Id = std::uint64_t;
@@ -53,7 +61,8 @@ class Thread : public RefCounted<Thread> {
   // held; when it returns the thread exits. Fails with NoMem.
   static Result<Ref<Thread>> spawn(std::string name, std::function<void()> entry);
 
-  // For Task: creates the stack; start() makes it runnable.
+  // For Task: creates the stack; start() makes it runnable. The scheduler holds a reference from
+  // start() until the thread has exited.
   Result<void> prepare(std::function<void()> entry);
   void start();
 
@@ -68,6 +77,9 @@ class Thread : public RefCounted<Thread> {
   virtual bool signal_pending() const { return false; }
   // Only a fatal signal ends a killable sleep.
   virtual bool fatal_signal_pending() const { return false; }
+  // The thread is about to leave its vCPU: it sleeps, stops or was preempted. A task tells its
+  // Context to stop spinning (Context::park). Called with the big kernel lock held; must not sleep.
+  virtual void on_switch_out() {}
 
   // CPU time, in nanoseconds of the guest's clock.
   std::int64_t user_ns = 0;
@@ -98,20 +110,23 @@ class Thread : public RefCounted<Thread> {
   Sched *sched_;
 };
 
-// The thread that runs on the calling vCPU. Never cache the result across a sleep of *another*
-// thread's code; for the caller itself it is constant. nullptr on host threads that are no vCPU.
+// The thread that runs on the calling vCPU; constant for the caller, though its host thread is not.
+// No lock needed. nullptr on host threads that are no vCPU.
 Thread *current_thread();
 
 // Makes a sleeping or stopped thread runnable; false when it was not asleep. From any kernel
 // context, also the irq thread.
 bool wake(Thread &thread);
-// As wake(), but only when the thread sleeps interruptibly (signal delivery).
+// As wake(), but only when a signal ends this sleep (signal delivery): an interruptible one, or a
+// killable one when fatal_signal_pending().
 bool wake_interruptible(Thread &thread);
-// Gives the vCPU to another runnable thread, if there is one.
+// Gives the vCPU to another runnable thread, if there is one, even if it is not the caller's turn
+// to wait (sched_yield(2)).
 void yield();
 // True when the current thread should yield before it goes back to guest code.
 bool need_resched();
-// The current thread ends; its stack is freed later by another thread.
+// The current thread ends; its stack is freed later by another thread. What its entry function
+// holds on its stack is not destroyed.
 [[noreturn]] void thread_exit();
 
 // Calls `function` for each kernel thread.

@@ -18,6 +18,7 @@ class WaitQueue;
 
 // One waiter on one queue. The callback runs under the big kernel lock when the queue is woken, in
 // the waker's context; it must not sleep. poll, epoll and futexes use it directly.
+// An entry leaves its queue when it is destroyed, and callbacks may remove any entry.
 class WaitEntry {
  public:
   // Returns true when this waiter counts as "woken" for wake_one.
@@ -31,18 +32,17 @@ class WaitEntry {
   friend class WaitQueue;
   Callback callback_;
   void *data_;
-  bool exclusive_ = false;
   ListNode link_;
 };
 
 class WaitQueue {
  public:
-  void add(WaitEntry &entry) { entries_.push_back(entry); }
-  void add_exclusive(WaitEntry &entry) {
-    entry.exclusive_ = true;
-    entries_.push_back(entry);
+  void add(WaitEntry &entry) { shared_.push_back(entry); }
+  void add_exclusive(WaitEntry &entry) { exclusive_.push_back(entry); }
+  bool empty() const {
+    auto *self = const_cast<WaitQueue *>(this);
+    return self->shared_.empty() && self->exclusive_.empty();
   }
-  bool empty() const { return const_cast<WaitQueue *>(this)->entries_.empty(); }
   // Wakes all non-exclusive waiters and up to `exclusive` exclusive ones. `poll_events` (EPOLLIN
   // ...) tells pollers what happened; 0 means anything.
   void wake(unsigned exclusive, std::uint32_t poll_events = 0);
@@ -50,17 +50,26 @@ class WaitQueue {
   void wake_all(std::uint32_t poll_events = 0) { wake(~0u, poll_events); }
 
  private:
-  List<WaitEntry, &WaitEntry::link_> entries_;
+  using Entries = List<WaitEntry, &WaitEntry::link_>;
+  static void wake_list(Entries &entries, unsigned limit, std::uint32_t poll_events);
+  Entries shared_;
+  Entries exclusive_;  // in the order in which they came
 };
 
 enum class SleepMode : std::uint8_t { Interruptible, Killable, Uninterruptible };
 
 // Puts the current thread to sleep until somebody wakes it, the deadline (guest monotonic ns)
 // passes or, as the mode says, a signal arrives. Callers loop on their own condition. Returns
-// TimedOut, RestartSys (interrupted), or success for any other wake-up.
+// TimedOut, RestartSys (interrupted), or success for any other wake-up, also one by a ThreadWaiter
+// that came between two sleeps. Does not sleep when the deadline has passed or a signal is pending.
 Result<void> sleep_until(std::int64_t deadline_ns, SleepMode mode, const char *wait_channel);
 
-// A WaitEntry that wakes the thread that made it.
+// The current thread stands still, Stopped (job control) or Traced, until wake(); signals do not
+// end it.
+void sleep_stopped(ThreadState state, const char *wait_channel);
+
+// A WaitEntry that wakes the thread that made it. It leaves the queue when it is woken, so that
+// whether it is still linked tells whether it was.
 class ThreadWaiter {
  public:
   ThreadWaiter();
@@ -80,19 +89,19 @@ Result<void> wait_event(WaitQueue &queue, Condition &&condition, SleepMode mode,
                         bool exclusive = false) {
   if (condition()) return {};
   ThreadWaiter waiter;
-  if (exclusive) {
-    queue.add_exclusive(waiter.entry());
-  } else {
-    queue.add(waiter.entry());
-  }
   for (;;) {
+    if (!waiter.entry().linked()) {
+      if (exclusive) {
+        queue.add_exclusive(waiter.entry());
+      } else {
+        queue.add(waiter.entry());
+      }
+    }
     if (condition()) return {};
     Result<void> slept = sleep_until(deadline_ns, mode, wait_channel);
-    if (condition()) {
-      // An exclusive waiter that was woken and interrupted at once must not swallow the wake-up.
-      return {};
-    }
+    if (condition()) return {};
     if (!slept) {
+      // An exclusive waiter that was woken and interrupted at once must not swallow the wake-up.
       if (exclusive && !waiter.entry().linked()) queue.wake_one();
       return slept;
     }

@@ -1,0 +1,105 @@
+#include "sched/clock.hpp"
+
+#include <time.h>
+
+#include <atomic>
+
+#include "base/units.hpp"
+#include "sched/timer.hpp"
+
+namespace cowbird::clock {
+namespace {
+
+std::int64_t host_ns(clockid_t id) {
+  timespec now{};
+  ::clock_gettime(id, &now);
+  return now.tv_sec * kNsPerSec + now.tv_nsec;
+}
+
+// What a reading is made of. Writers hold the big kernel lock; readers take a consistent copy under
+// the sequence counter, which is odd while somebody writes.
+struct State {
+  std::atomic<std::uint32_t> sequence{0};
+  std::atomic<std::int64_t> base;       // host time at guest time 0
+  std::atomic<std::int64_t> frozen{0};  // the guest's time while it stands still
+  std::atomic<bool> stopped{false};
+  std::atomic<std::int64_t (*)()> source{nullptr};
+  State() : base(host_ns(CLOCK_MONOTONIC)) {}
+};
+State state;
+const std::int64_t real_base = state.base.load();
+std::atomic<std::int64_t> offset{host_ns(CLOCK_REALTIME) - host_ns(CLOCK_MONOTONIC) + real_base};
+std::atomic<std::uint32_t> halt_count{0};
+
+std::int64_t host_now() {
+  const auto source = state.source.load(std::memory_order_relaxed);
+  return source ? source() : host_ns(CLOCK_MONOTONIC);
+}
+
+class Change {
+ public:
+  Change() { state.sequence.fetch_add(1, std::memory_order_seq_cst); }
+  ~Change() { state.sequence.fetch_add(1, std::memory_order_seq_cst); }
+};
+
+}  // namespace
+
+std::int64_t monotonic_ns() {
+  for (;;) {
+    const std::uint32_t before = state.sequence.load(std::memory_order_acquire);
+    std::int64_t now;
+    if (state.stopped.load(std::memory_order_relaxed)) {
+      now = state.frozen.load(std::memory_order_relaxed);
+    } else {
+      now = host_now() - state.base.load(std::memory_order_relaxed);
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);
+    const std::uint32_t after = state.sequence.load(std::memory_order_relaxed);
+    if (before == after && (before & 1) == 0) return now;
+    __builtin_ia32_pause();
+  }
+}
+
+std::int64_t realtime_ns() { return monotonic_ns() + realtime_offset_ns(); }
+
+std::int64_t realtime_offset_ns() { return offset.load(std::memory_order_relaxed); }
+
+void set_realtime(std::int64_t ns_since_epoch) {
+  offset.store(ns_since_epoch - monotonic_ns(), std::memory_order_relaxed);
+}
+
+void stop() {
+  if (state.stopped.load()) return;
+  Change change;
+  state.frozen.store(host_now() - state.base.load());
+  state.stopped.store(true);
+}
+
+void go() {
+  if (!state.stopped.load()) return;
+  {
+    Change change;
+    state.base.store(host_now() - state.frozen.load());
+    state.stopped.store(false);
+  }
+  halt_count.fetch_add(1);
+  timers::clock_changed();
+}
+
+bool stopped() { return state.stopped.load(std::memory_order_acquire); }
+
+std::uint32_t halts() { return halt_count.load(std::memory_order_relaxed); }
+
+void set_source(std::int64_t (*host_monotonic_ns)()) {
+  {
+    Change change;
+    state.source.store(host_monotonic_ns);
+    state.base.store(host_monotonic_ns ? 0 : real_base);
+    state.stopped.store(false);
+  }
+  timers::clock_changed();
+}
+
+bool has_test_source() { return state.source.load(std::memory_order_relaxed) != nullptr; }
+
+}  // namespace cowbird::clock
