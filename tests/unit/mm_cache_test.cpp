@@ -101,10 +101,7 @@ TEST_CASE("a page that is truncated while it is read is not used", "[mm]") {
   Machine machine;
   Ref<TestFile> file = make_ref<TestFile>(4 * kPageSize);
   file->content.assign(4 * kPageSize, 'o');
-  file->during_fill = [&] {
-    file->during_fill = nullptr;
-    file->truncate(kPageSize + 10);
-  };
+  file->during_fill = [&] { file->truncate(kPageSize + 10); };
   Result<Pfn> page = file->get_page(1);
   REQUIRE(page);
   Pfn cached = 0;
@@ -131,10 +128,7 @@ TEST_CASE("shared mappings make pages dirty, again after each write-back", "[mm]
   CHECK(store8(*mm, at, 2) == FaultOutcome::Resolved);
   CHECK(file->dirty_pages() == 1);
   // A write while the page is being stored is not lost.
-  file->during_store = [&] {
-    file->during_store = nullptr;
-    store8(*mm, at, 3);
-  };
+  file->during_store = [&] { store8(*mm, at, 3); };
   CHECK(file->write_back(0, ~0ull));
   CHECK(file->dirty_pages() == 1);
   CHECK(file->write_back(0, ~0ull));

@@ -43,7 +43,7 @@ TEST_CASE("anonymous memory is zero, keeps what is written, and faults come in r
 TEST_CASE("frames wait for the engine's proof before they are used again", "[mm]") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
-  const VirtAddr at = map_anon(*mm, 16);
+  const VirtAddr at = map_anon(*mm, 16, kReadWrite, Sharing::Private, 0x2000'0000);
   CHECK(store8(*mm, at, 1) == FaultOutcome::Resolved);
   const std::uint64_t free_before = phys().free_pages();
   const Pfn pfn = host(*mm).page(at)->pfn;
@@ -61,7 +61,7 @@ TEST_CASE("a threaded program's unmap waits for the engine", "[mm]") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   mm->users = 2;
-  const VirtAddr at = map_anon(*mm, 16);
+  const VirtAddr at = map_anon(*mm, 16, kReadWrite, Sharing::Private, 0x2000'0000);
   CHECK(store8(*mm, at, 1) == FaultOutcome::Resolved);
   const std::uint64_t free_before = phys().free_pages();
   CHECK(mm->munmap(at, 16 * kPageSize));
@@ -94,7 +94,6 @@ TEST_CASE("protection is enforced and weaker protection is told the engine", "[m
 TEST_CASE("mmap places below the base, honours hints, and refuses what Linux refuses", "[mm]") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
-  set_mm_random([]() -> std::uint64_t { return 0; });
   const VirtAddr first = map_anon(*mm, 1, Prot::Read);
   const VirtAddr second = map_anon(*mm, 1, kReadWrite);
   CHECK(second == first - kPageSize);
@@ -134,7 +133,6 @@ TEST_CASE("mmap places below the base, honours hints, and refuses what Linux ref
   CHECK(mm->mmap(request).value() < 0x8000'0000);
   mm->limits.address_space = mm->usage().virtual_pages << kPageShift;
   CHECK(mm->mmap(request).is(Errno::NoMem));
-  set_mm_random(nullptr);
 }
 
 TEST_CASE("adjacent mappings join and holes split", "[mm]") {
@@ -227,7 +225,7 @@ TEST_CASE("fork shares frames until one side writes", "[mm]") {
 TEST_CASE("the parent loses write access before a fork returns", "[mm]") {
   Machine machine;
   Ref<Mm> parent = machine.new_mm();
-  const VirtAddr at = map_anon(*parent, 16);
+  const VirtAddr at = map_anon(*parent, 16, kReadWrite, Sharing::Private, 0x2000'0000);
   store8(*parent, at, 1);
   Ref<Mm> child = parent->fork().value();
   for (int page = 0; page < 16; ++page)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/log.hpp"
 #include "mm/retire.hpp"
 
 namespace cowbird::mm_test {
@@ -37,7 +38,7 @@ FaultOutcome guest_fetch(Mm &mm, VirtAddr address) {
 
 Result<void> TestFile::fill_page(std::uint64_t index, Pfn pfn) {
   ++fills;
-  if (during_fill) during_fill();
+  if (auto hook = std::exchange(during_fill, nullptr)) hook();
   if (fill_error != Errno{}) return Err(fill_error);
   const std::uint64_t start = index << kPageShift;
   if (start < content.size())
@@ -48,7 +49,7 @@ Result<void> TestFile::fill_page(std::uint64_t index, Pfn pfn) {
 
 Result<void> TestFile::store_page(std::uint64_t index, Pfn pfn, std::uint64_t bytes) {
   ++stores;
-  if (during_store) during_store();
+  if (auto hook = std::exchange(during_store, nullptr)) hook();
   if (store_error != Errno{}) return Err(store_error);
   std::memcpy(&content[index << kPageShift], phys().data(pfn), bytes);
   return {};

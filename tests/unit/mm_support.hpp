@@ -25,11 +25,13 @@ struct Machine {
     Result<std::unique_ptr<PhysMemory>> made = PhysMemory::create(pages << kPageShift, why);
     memory = std::move(made).value();
     set_phys(memory.get());
+    set_mm_random([]() -> std::uint64_t { return 0x1234; });  // the same places each time
     platform =
         std::make_unique<FakePlatform>(std::span<std::byte>(memory->data(0), pages << kPageShift));
   }
   ~Machine() {
     set_active_mm(nullptr);
+    set_mm_random(nullptr);
     RetireAll();
     platform.reset();
   }
@@ -83,7 +85,7 @@ class TestFile final : public PageCache {
   std::uint64_t batch = 1;
   Errno fill_error{};
   Errno store_error{};
-  std::function<void()> during_fill, during_store;
+  std::function<void()> during_fill, during_store;  // called once
 
   // As a file system does it.
   void truncate(std::uint64_t bytes) {
