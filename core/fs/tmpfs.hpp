@@ -25,6 +25,8 @@ struct TmpfsOptions {
 Ref<SuperBlock> make_tmpfs(const char *type_name, const TmpfsOptions &options);
 // size= nr_blocks= nr_inodes= mode= uid= gid=, as in tmpfs(5); Inval for anything else.
 Result<TmpfsOptions> parse_tmpfs_options(std::string_view text);
+// The same on top of options that hold already (remount).
+Result<TmpfsOptions> parse_tmpfs_options(std::string_view text, TmpfsOptions options);
 // Registers "tmpfs" and "ramfs".
 void register_tmpfs();
 
