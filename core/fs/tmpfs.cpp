@@ -18,7 +18,7 @@ namespace cowbird {
 
 // --- pages
 
-TmpfsPages::~TmpfsPages() = default;
+TmpfsPages::~TmpfsPages() { drop_all(); }
 
 Result<void> TmpfsPages::charge(std::uint64_t pages) {
   if (budget_->used_pages + pages > budget_->max_pages) return Err(Errno::NoSpc);
@@ -40,8 +40,6 @@ TmpfsInode::TmpfsInode(TmpfsSuperBlock &sb, std::uint64_t number, std::uint32_t 
 
 TmpfsInode::~TmpfsInode() {
   --budget_->used_inodes;
-  // The pages outlive the file while they are mapped, and only then.
-  if (pages_) pages_->set_size(0);
   // A deep tree must not recurse: children whose only owner this is are taken apart by the list.
   std::vector<Ref<TmpfsInode>> work;
   auto take_children = [&work](TmpfsInode &node) {
@@ -280,15 +278,15 @@ Result<void> TmpfsInode::fallocate(std::uint32_t flags, std::uint64_t offset,
 
 Result<std::uint64_t> TmpfsInode::seek_data(std::uint64_t offset, bool hole) {
   const std::uint64_t end = pages_->size();
-  for (std::uint64_t at = offset; at < end; at = page_down(at) + kPageSize) {
-    Pfn frame;
-    const bool present = pages_->find_page(at >> kPageShift, frame);
-    if (present != hole) return at;
-    // A file without any page left has only a hole.
-    if (!present && pages_->cached_pages() == 0) break;
+  std::uint64_t index = offset >> kPageShift;
+  Pfn frame;
+  if (hole) {
+    while ((index << kPageShift) < end && pages_->find_page(index, frame)) ++index;
+    return std::min(std::max(offset, index << kPageShift), end);
   }
-  if (hole) return end;
-  return Err(Errno::NxIo);
+  std::uint64_t next = 0;
+  if (!pages_->next_cached(index, next) || (next << kPageShift) >= end) return Err(Errno::NxIo);
+  return std::max(offset, next << kPageShift);
 }
 
 // --- extended attributes
@@ -482,11 +480,11 @@ Result<TmpfsOptions> parse_tmpfs_options(std::string_view text) {
 
 void register_tmpfs() {
   for (const char *name : {"tmpfs", "ramfs"}) {
-    register_filesystem({name, true, true,
-                         [name](const MountRequest &request) -> Result<Ref<SuperBlock>> {
-                           const TmpfsOptions options = TRY(parse_tmpfs_options(request.options));
-                           return make_tmpfs(name, options);
-                         }});
+    register_filesystem(
+        {name, true, true, [name](const MountRequest &request) -> Result<Ref<SuperBlock>> {
+           const TmpfsOptions options = TRY(parse_tmpfs_options(request.options));
+           return make_tmpfs(name, options);
+         }});
   }
 }
 

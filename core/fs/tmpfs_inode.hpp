@@ -1,4 +1,5 @@
-// The objects of a tmpfs instance; internal to fs/tmpfs.cpp and its tests. Needs the big kernel lock.
+// The objects of a tmpfs instance; internal to fs/tmpfs.cpp and its tests. Needs the big kernel
+// lock.
 #pragma once
 
 #include <map>

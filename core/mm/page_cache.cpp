@@ -56,6 +56,16 @@ bool PageCache::find_page(std::uint64_t index, Pfn &out) const {
   return true;
 }
 
+bool PageCache::next_cached(std::uint64_t from, std::uint64_t &out) const {
+  bool found = false;
+  for (const auto &[index, entry] : pages_) {
+    if (index < from || (found && index >= out)) continue;
+    out = index;
+    found = true;
+  }
+  return found;
+}
+
 bool PageCache::is_dirty(std::uint64_t index) const {
   auto found = pages_.find(index);
   return found != pages_.end() && found->second.dirty;

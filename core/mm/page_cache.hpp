@@ -42,6 +42,8 @@ class PageCache : public RefCounted<PageCache> {
   // The frame if it is cached and filled, without a reference; never fills.
   bool find_page(std::uint64_t index, Pfn &out) const;
   std::uint64_t cached_pages() const { return pages_.size(); }
+  // The lowest cached index >= `from`; false when there is none. Linear in the cached pages.
+  bool next_cached(std::uint64_t from, std::uint64_t &out) const;
 
   // Copies between the object and a transfer, up to size() for reads; writes are the caller's to
   // bound and grow (set the size after). Return what was transferred; an error only when that is
