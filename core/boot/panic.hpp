@@ -1,0 +1,33 @@
+// How the guest kernel dies: panic(), faults in kernel code, and the emergency list of what must be
+// undone on the host before the process goes (terminal modes, stub processes).
+//
+// A panic runs the emergency list, prints message, guest thread, backtrace and the last log lines
+// to standard error, adds the message to the log, and ends the process with status 3. Should it
+// hang or fault itself, it gives up the rest and ends the process all the same.
+#pragma once
+
+#include "base/result.hpp"
+
+namespace cowbird::boot {
+
+// Makes panic() do the above. Once, before anything can fail.
+void install_panic_handler();
+
+// Makes SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP and SIGABRT of kernel code a panic with a
+// backtrace of the fault, and names an overflow of a kernel stack so. Once, on the process' first
+// thread; HostThread gives the others the signal stack that this needs.
+Result<void> install_fault_handlers();
+
+// `function(data)` runs when the process dies early. It must be async-signal-safe: no locks, no
+// allocation. The last one added runs first. Any host thread, under any lock. Returns a number for
+// cancel_emergency; panics when the list (kMaxEmergencies) is full.
+inline constexpr unsigned kMaxEmergencies = 64;
+unsigned at_emergency(void (*function)(void *), void *data);
+// The function does not run any more, unless it is running already.
+void cancel_emergency(unsigned number);
+
+// Runs the list, each function once for all calls; also for signal handlers that end the process
+// (SIGTERM and the like). Async-signal-safe.
+void run_emergencies();
+
+}  // namespace cowbird::boot
