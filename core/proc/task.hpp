@@ -182,6 +182,8 @@ class Task final : public Thread {
   std::uint64_t affinity = ~0ull;  // vCPUs of sched_setaffinity
   int io_priority = 0;
   bool in_execve = false;
+  // The last fault of the thread's own making, for signal frames (cr2, trapno, err).
+  std::uint64_t fault_address = 0, fault_vector = 0, fault_error_code = 0;
 
   // The system call in progress, for wchan, strace and the debugger; ~0 when none.
   std::uint64_t syscall_number = ~0ull;
@@ -195,7 +197,7 @@ class Task final : public Thread {
     return killed || process->stop_requested ||
            !((pending.set() | process->pending.set()) & ~blocked).empty();
   }
-  // Sends of SIGCHLD, waits and limits count the real user's processes.
+  // Cut to 15 bytes; the kernel thread's name follows.
   void set_comm(std::string_view name);
 
   // The unblocked pending signals of the task and its process.
@@ -233,8 +235,9 @@ std::size_t max_tasks();
 char task_state_letter(const Task &task);
 // The platform that start_init was given.
 Platform &guest_platform();
-// Addresses of new programs are the same at every start (machine option; off at first).
+// Whether PIE programs, heaps and stacks start at random addresses (they do at first).
 void set_layout_randomisation(bool on);
+bool layout_randomisation();
 
 // --- creation
 struct CloneRequest {

@@ -1,0 +1,153 @@
+// The loop of every task: guest code runs, traps, is served, and runs again. The hot path of the
+// kernel.
+#include "abi/signal.hpp"
+#include "base/log.hpp"
+#include "proc/itimer.hpp"
+#include "proc/proc_internal.hpp"
+#include "sched/clock.hpp"
+#include "sched/scheduler.hpp"
+#include "syscall/syscall.hpp"
+
+namespace cowbird {
+namespace {
+
+constexpr std::uint64_t kX32Bit = 0x40000000;
+constexpr std::uint64_t kPageFaultVector = 14;
+constexpr std::uint64_t kGeneralProtectionVector = 13;
+// Bits of a page fault's error code: the page was there, a write, from user mode, a fetch.
+constexpr std::uint64_t kPresent = 1, kWrite = 2, kUser = 4, kFetch = 16;
+// How long a task waits for the OOM killer's victim to give its memory back before it tries again.
+constexpr std::int64_t kMemoryWaitNs = 5 * kNsPerMs;
+
+void fault_signal(Task &task, int signal, int code, VirtAddr address) {
+  SignalInfo info;
+  info.signal = signal;
+  info.code = code;
+  info.address = address;
+  force_signal(task, info);
+}
+
+void record_fault(Task &task, const Trap &trap, bool present) {
+  task.fault_address = trap.address;
+  task.fault_vector = kPageFaultVector;
+  task.fault_error_code = kUser | (present ? kPresent : 0) |
+                          (trap.access == FaultAccess::Write ? kWrite : 0) |
+                          (trap.access == FaultAccess::Exec ? kFetch : 0);
+}
+
+void serve_fault(Task &task, const Trap &trap) {
+  for (;;) {
+    switch (task.mm->handle_fault(trap.address, trap.access)) {
+      case FaultOutcome::Resolved:
+      case FaultOutcome::Interrupted:
+        return;
+      case FaultOutcome::NoMapping:
+        record_fault(task, trap, false);
+        fault_signal(task, kSigSegv, abi::kSEGV_MAPERR, trap.address);
+        return;
+      case FaultOutcome::NoAccess:
+        record_fault(task, trap, true);
+        fault_signal(task, kSigSegv, abi::kSEGV_ACCERR, trap.address);
+        return;
+      case FaultOutcome::BeyondEnd:
+      case FaultOutcome::IoError:
+        record_fault(task, trap, false);
+        fault_signal(task, kSigBus, abi::kBUS_ADRERR, trap.address);
+        return;
+      case FaultOutcome::OutOfMemory:
+        if (!kill_for_memory()) {
+          fault_signal(task, kSigKill, abi::kSI_KERNEL, 0);
+          return;
+        }
+        if (task.killed) return;
+        (void)sleep_until(clock::monotonic_ns() + kMemoryWaitNs, SleepMode::Killable,
+                          "out_of_memory");
+        if (task.killed) return;
+        break;
+    }
+  }
+}
+
+void serve_exception(Task &task, const Trap &trap) {
+  task.fault_vector = trap.vector;
+  task.fault_error_code = trap.error_code;
+  SignalInfo info;
+  info.signal = trap.signal;
+  info.code = trap.signal_code;
+  // What Linux calls si_addr: the instruction for most, nothing for a protection fault.
+  info.address = trap.vector == kGeneralProtectionVector ? trap.address : task.regs().rip;
+  if (info.signal < 1 || info.signal > kSignalCount) info.signal = kSigSegv;
+  force_signal(task, info);
+}
+
+void serve_syscall(Task &task, const Trap &trap) {
+  if (trap.foreign_abi) [[unlikely]] {
+    if ((task.regs().orig_rax & kX32Bit) != 0) {
+      task.regs().rax = -static_cast<std::uint64_t>(static_cast<std::uint16_t>(Errno::NoSys));
+      return;
+    }
+    // int $0x80 on a kernel without 32-bit support is a protection fault at the instruction.
+    task.regs().orig_rax = ~0ull;
+    task.fault_vector = kGeneralProtectionVector;
+    task.fault_error_code = 0x80 * 8 + 2;
+    fault_signal(task, kSigSegv, abi::kSI_KERNEL, 0);
+    return;
+  }
+  dispatch_syscall(task);
+}
+
+void serve(Task &task, const Trap &trap) {
+  switch (trap.kind) {
+    case TrapKind::SystemCall:
+      serve_syscall(task, trap);
+      return;
+    case TrapKind::PageFault:
+      task.regs().orig_rax = ~0ull;
+      serve_fault(task, trap);
+      return;
+    case TrapKind::Exception:
+      task.regs().orig_rax = ~0ull;
+      serve_exception(task, trap);
+      return;
+    case TrapKind::Interrupted:
+      task.regs().orig_rax = ~0ull;
+      return;
+    case TrapKind::Dead:
+      log_warn("The host process behind {}[{}] is gone; the process dies.", task.comm, task.tid);
+      exit_process(kSigKill);
+  }
+}
+
+bool restarts(const abi::UserRegs &regs) {
+  const auto result = static_cast<std::int64_t>(regs.rax);
+  return result <= -static_cast<std::int64_t>(Errno::RestartSys) &&
+         result >= -static_cast<std::int64_t>(Errno::RestartBlock);
+}
+
+}  // namespace
+
+void task_main() {
+  Task &task = current_task();
+  Trap trap;
+  // Built once: execve replaces the context, so it is looked up at each turn.
+  const std::function<void()> run = [&task, &trap] { trap = task.context->run(); };
+  for (;;) {
+    // An interrupted call is set up again even when the signal has gone elsewhere since.
+    const bool in_call = task.regs().orig_rax != ~0ull;
+    if (task.needs_attention() || (in_call && (restarts(task.regs()) || task.saved_mask)))
+        [[unlikely]] {
+      deliver_signals(task);
+    }
+    if (task.process->cpu_timers_armed) [[unlikely]]
+      check_cpu_timers(*task.process);
+    if (need_resched()) [[unlikely]]
+      yield();
+    task.mm->reap_retired();
+    if (task.needs_attention()) [[unlikely]]
+      continue;
+    scheduler::run_user(*task.context, run);
+    serve(task, trap);
+  }
+}
+
+}  // namespace cowbird
