@@ -177,13 +177,14 @@ class Mm : public RefCounted<Mm> {
   Result<VirtAddr> mremap(VirtAddr old_address, std::uint64_t old_length, std::uint64_t new_length,
                           std::uint32_t flags, VirtAddr new_address);
   // The whole address space: what is mapped now, and what will be.
-  Result<void> mlock_all(bool current, bool future);
+  // `on_fault`: pages are locked as they come, and not read in now.
+  Result<void> mlock_all(bool current, bool future, bool on_fault = false);
   void munlock_all();
   // The new break; the old one when it cannot be moved.
   VirtAddr brk(VirtAddr new_break);
   Result<void> madvise(VirtAddr address, std::uint64_t length, int advice);
   Result<void> msync(VirtAddr address, std::uint64_t length, int flags);
-  Result<void> mlock(VirtAddr address, std::uint64_t length, bool lock);
+  Result<void> mlock(VirtAddr address, std::uint64_t length, bool lock, bool on_fault = false);
   Result<void> mincore(VirtAddr address, std::uint64_t length, std::vector<std::uint8_t> &out);
 
   // --- faults. May sleep (a page comes from a file): takes lock(), and drops it around I/O.
@@ -209,6 +210,8 @@ class Mm : public RefCounted<Mm> {
   void for_each_vma(const std::function<void(const Vma &)> &function) const;
   MmUsage usage() const;
   std::uint64_t minor_faults = 0, major_faults = 0;
+  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED was called.
+  bool membarrier_registered = false;
 
   // Frames of this Mm that fork or unmapping retired but that the engine has not proved unreachable
   // yet are released here when it has; called on the way through the kernel. Cheap when there are

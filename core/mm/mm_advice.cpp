@@ -1,37 +1,13 @@
 // madvise, msync, mlock and mincore.
 #include <algorithm>
 
+#include "abi/mman.hpp"
 #include "base/log.hpp"
 #include "mm/mm_private.hpp"
 
 namespace cowbird {
 
 namespace {
-
-// The MADV_* values of madvise(2) that are known here.
-enum Advice : int {
-  kNormal = 0,
-  kRandom = 1,
-  kSequential = 2,
-  kWillNeed = 3,
-  kDontNeed = 4,
-  kFree = 8,
-  kRemove = 9,
-  kDontFork = 10,
-  kDoFork = 11,
-  kDontDump = 16,
-  kDoDump = 17,
-  kWipeOnFork = 18,
-  kKeepOnFork = 19,
-  kCold = 20,
-  kPageOut = 21,
-  kPopulateRead = 22,
-  kPopulateWrite = 23,
-};
-
-constexpr int kMsAsync = 1;
-constexpr int kMsInvalidate = 2;
-constexpr int kMsSync = 4;
 
 // Readahead that one MADV_WILLNEED may ask for.
 constexpr std::uint64_t kWillNeedPages = 1024;
@@ -50,24 +26,24 @@ bool is_private_anonymous(const Vma &area) {
 // Advice that sets a property of areas. False when it is another kind.
 bool set_property(VmaFields &fields, int advice) {
   switch (advice) {
-    case kNormal:
-    case kSequential:
+    case abi::kMADV_NORMAL:
+    case abi::kMADV_SEQUENTIAL:
       fields.random_access = false;
       return true;
-    case kRandom:
+    case abi::kMADV_RANDOM:
       fields.random_access = true;
       return true;
-    case kDontFork:
-    case kDoFork:
-      fields.dont_fork = advice == kDontFork;
+    case abi::kMADV_DONTFORK:
+    case abi::kMADV_DOFORK:
+      fields.dont_fork = advice == abi::kMADV_DONTFORK;
       return true;
-    case kDontDump:
-    case kDoDump:
-      fields.dont_dump = advice == kDontDump;
+    case abi::kMADV_DONTDUMP:
+    case abi::kMADV_DODUMP:
+      fields.dont_dump = advice == abi::kMADV_DONTDUMP;
       return true;
-    case kWipeOnFork:
-    case kKeepOnFork:
-      fields.wipe_on_fork = advice == kWipeOnFork;
+    case abi::kMADV_WIPEONFORK:
+    case abi::kMADV_KEEPONFORK:
+      fields.wipe_on_fork = advice == abi::kMADV_WIPEONFORK;
       return true;
     default:
       return false;
@@ -101,15 +77,16 @@ void read_ahead(const std::vector<FilePart> &parts) {
 }  // namespace
 
 Result<void> Mm::madvise(VirtAddr address, std::uint64_t length, int advice) {
-  const bool populates = advice == kPopulateRead || advice == kPopulateWrite;
-  const bool known = (advice >= kNormal && advice <= kDontNeed) ||
-                     (advice >= kFree && advice <= kDoFork) ||
-                     (advice >= kDontDump && advice <= kPopulateWrite);
+  const bool populates = advice == abi::kMADV_POPULATE_READ || advice == abi::kMADV_POPULATE_WRITE;
+  const bool known = (advice >= abi::kMADV_NORMAL && advice <= abi::kMADV_DONTNEED) ||
+                     (advice >= abi::kMADV_FREE && advice <= abi::kMADV_DOFORK) ||
+                     (advice >= abi::kMADV_DONTDUMP && advice <= abi::kMADV_POPULATE_WRITE);
   if (!known) return Err(Errno::Inval);
   const VirtAddr end = TRY(checked_end(address, length, Errno::Inval));
   if (length == 0) return {};
   if (populates) {
-    const FaultAccess access = advice == kPopulateWrite ? FaultAccess::Write : FaultAccess::Read;
+    const FaultAccess access =
+        advice == abi::kMADV_POPULATE_WRITE ? FaultAccess::Write : FaultAccess::Read;
     for (VirtAddr page = address; page < end; page += kPageSize) {
       Result<Pfn> pinned = pin_page(page, access);
       if (!pinned) {
@@ -129,7 +106,8 @@ Result<void> Mm::madvise(VirtAddr address, std::uint64_t length, int advice) {
     Private &p = *private_;
     bool seen = false;
     auto advise = [&](Vma &area, VirtAddr from, VirtAddr to) -> Result<void> {
-      if ((advice == kFree || advice == kWipeOnFork) && !is_private_anonymous(area))
+      if ((advice == abi::kMADV_FREE || advice == abi::kMADV_WIPEONFORK) &&
+          !is_private_anonymous(area))
         return Err(Errno::Inval);
       VmaFields changed = area;
       if (set_property(changed, advice)) {
@@ -138,17 +116,17 @@ Result<void> Mm::madvise(VirtAddr address, std::uint64_t length, int advice) {
         set_property(*p.find(from), advice);
         return {};
       }
-      if (advice == kWillNeed) {
+      if (advice == abi::kMADV_WILLNEED) {
         if (area.cache) wanted.push_back(file_part(area, from, to));
         return {};
       }
       if (area.locked) return Err(Errno::Inval);
-      if (advice == kRemove) {
+      if (advice == abi::kMADV_REMOVE) {
         if (!area.cache || area.sharing != Sharing::Shared || !has(area.max_prot, Prot::Write))
           return Err(area.cache ? Errno::Access : Errno::Inval);
         if (!area.cache->is_memory_only()) return Err(Errno::OpNotSupp);
         holes.push_back(file_part(area, from, to));
-      } else if (advice == kDontNeed || advice == kFree) {
+      } else if (advice == abi::kMADV_DONTNEED || advice == abi::kMADV_FREE) {
         seen |= p.zap(from, to);
       } else if (area.cache) {
         // COLD and PAGEOUT: there is no swap, so only pages of files can be let go of.
@@ -169,8 +147,8 @@ Result<void> Mm::madvise(VirtAddr address, std::uint64_t length, int advice) {
 }
 
 Result<void> Mm::msync(VirtAddr address, std::uint64_t length, int flags) {
-  if (flags & ~(kMsAsync | kMsInvalidate | kMsSync)) return Err(Errno::Inval);
-  if ((flags & kMsAsync) && (flags & kMsSync)) return Err(Errno::Inval);
+  if (flags & ~(abi::kMS_ASYNC | abi::kMS_INVALIDATE | abi::kMS_SYNC)) return Err(Errno::Inval);
+  if ((flags & abi::kMS_ASYNC) && (flags & abi::kMS_SYNC)) return Err(Errno::Inval);
   const VirtAddr end = TRY(checked_end(address, length, Errno::NoMem));
   if (length == 0) return {};
   std::vector<FilePart> parts;
@@ -178,8 +156,8 @@ Result<void> Mm::msync(VirtAddr address, std::uint64_t length, int flags) {
   {
     SleepLock guard(lock_);
     auto collect = [&](Vma &area, VirtAddr from, VirtAddr to) -> Result<void> {
-      if ((flags & kMsInvalidate) && area.locked) return Err(Errno::Busy);
-      if ((flags & kMsSync) && area.cache && area.sharing == Sharing::Shared)
+      if ((flags & abi::kMS_INVALIDATE) && area.locked) return Err(Errno::Busy);
+      if ((flags & abi::kMS_SYNC) && area.cache && area.sharing == Sharing::Shared)
         parts.push_back(file_part(area, from, to));
       return {};
     };
@@ -190,7 +168,7 @@ Result<void> Mm::msync(VirtAddr address, std::uint64_t length, int flags) {
   return mapped;
 }
 
-Result<void> Mm::mlock(VirtAddr address, std::uint64_t length, bool lock) {
+Result<void> Mm::mlock(VirtAddr address, std::uint64_t length, bool lock, bool on_fault) {
   const std::uint64_t in_page = address & kPageMask;
   if (length > kUserMax) return Err(Errno::NoMem);
   const VirtAddr start = address - in_page;
@@ -222,11 +200,11 @@ Result<void> Mm::mlock(VirtAddr address, std::uint64_t length, bool lock) {
     result = p.for_range(start, end, false, change);
     p.merge(start, end);
   }
-  if (lock) populate(start, end);
+  if (lock && !on_fault) populate(start, end);
   return result;
 }
 
-Result<void> Mm::mlock_all(bool current, bool future) {
+Result<void> Mm::mlock_all(bool current, bool future, bool on_fault) {
   {
     SleepLock guard(lock_);
     Private &p = *private_;
@@ -241,6 +219,7 @@ Result<void> Mm::mlock_all(bool current, bool future) {
     }
     p.merge(kUserMin, kUserMax);
   }
+  if (on_fault) return {};
   // The areas may change while pages are read in.
   for (VirtAddr at = kUserMin; const Vma *area = private_->find_above(at);) {
     at = area->end;

@@ -1,18 +1,11 @@
 // mremap: changing the size and the place of a mapping.
 #include <algorithm>
 
+#include "abi/mman.hpp"
 #include "base/log.hpp"
 #include "mm/mm_private.hpp"
 
 namespace cowbird {
-
-namespace {
-
-constexpr std::uint32_t kMayMove = 1;
-constexpr std::uint32_t kFixed = 2;
-constexpr std::uint32_t kDontUnmap = 4;
-
-}  // namespace
 
 struct RemapRequest {
   VirtAddr old_address;
@@ -22,12 +15,14 @@ struct RemapRequest {
   VirtAddr new_address;
 
   Result<void> check() const {
-    if (flags & ~(kMayMove | kFixed | kDontUnmap)) return Err(Errno::Inval);
-    if ((flags & (kFixed | kDontUnmap)) && !(flags & kMayMove)) return Err(Errno::Inval);
-    if ((flags & kDontUnmap) && old_length != new_length) return Err(Errno::Inval);
+    if (flags & ~(abi::kMREMAP_MAYMOVE | abi::kMREMAP_FIXED | abi::kMREMAP_DONTUNMAP))
+      return Err(Errno::Inval);
+    if ((flags & (abi::kMREMAP_FIXED | abi::kMREMAP_DONTUNMAP)) && !(flags & abi::kMREMAP_MAYMOVE))
+      return Err(Errno::Inval);
+    if ((flags & abi::kMREMAP_DONTUNMAP) && old_length != new_length) return Err(Errno::Inval);
     if (!page_aligned(old_address) || new_length == 0) return Err(Errno::Inval);
     if (old_address > kUserMax || old_length > kUserMax - old_address) return Err(Errno::Inval);
-    if (!(flags & kFixed)) return {};
+    if (!(flags & abi::kMREMAP_FIXED)) return {};
     if (!page_aligned(new_address) || new_address > kUserMax - new_length || new_address < kUserMin)
       return Err(Errno::Inval);
     if (old_address < new_address + new_length && new_address < old_address + old_length)
@@ -86,14 +81,14 @@ bool Mm::Private::move_entries(VirtAddr from, VirtAddr to, std::uint64_t length)
 Result<VirtAddr> Mm::Private::move_area(const RemapRequest &request, Vma &area) {
   const VirtAddr old = request.old_address;
   const std::uint64_t kept = std::min(request.old_length, request.new_length);
-  const bool stays = request.old_length == 0 || (request.flags & kDontUnmap);
+  const bool stays = request.old_length == 0 || (request.flags & abi::kMREMAP_DONTUNMAP);
   const std::uint64_t more = (request.new_length - (stays ? 0 : kept)) >> kPageShift;
   TRY(check_growth(mm, area, more, virtual_pages, data_pages, locked_pages));
   if (areas.size() + 3 > kMaxAreas) return Err(Errno::NoMem);
   auto moved = std::make_unique<Vma>(static_cast<VmaFields &>(area));
   if (moved->cache) moved->offset += old - area.start;
   VirtAddr target = request.new_address;
-  if (request.flags & kFixed) {
+  if (request.flags & abi::kMREMAP_FIXED) {
     TRY(unmap_range(target, target + request.new_length));
   } else {
     target = TRY(choose_address(request.new_length, request.new_address, false, 0));
@@ -107,7 +102,7 @@ Result<VirtAddr> Mm::Private::move_area(const RemapRequest &request, Vma &area) 
   }
   if (!stays) {
     TRY(unmap_range(old, old + request.old_length));
-  } else if (request.flags & kDontUnmap) {
+  } else if (request.flags & abi::kMREMAP_DONTUNMAP) {
     // The old place stays mapped, empty, and is not locked any more.
     TRY(split_at(old));
     TRY(split_at(old + request.old_length));
@@ -125,13 +120,14 @@ Result<VirtAddr> Mm::Private::remap(const RemapRequest &request) {
   const VirtAddr old = request.old_address;
   Vma *area = find(old);
   if (!area) return Err(Errno::Fault);
-  if (request.old_length == 0 && (area->sharing != Sharing::Shared || !(request.flags & kMayMove)))
+  if (request.old_length == 0 &&
+      (area->sharing != Sharing::Shared || !(request.flags & abi::kMREMAP_MAYMOVE)))
     return Err(Errno::Inval);
   if (request.old_length > area->end - old) return Err(Errno::Fault);
   if (area->cache && request.new_length > ~area->offset - (old - area->start))
     return Err(Errno::Inval);
   const VirtAddr old_end = old + request.old_length;
-  if (!(request.flags & (kFixed | kDontUnmap)) && request.old_length != 0) {
+  if (!(request.flags & (abi::kMREMAP_FIXED | abi::kMREMAP_DONTUNMAP)) && request.old_length != 0) {
     if (request.new_length <= request.old_length) {
       TRY(unmap_range(old + request.new_length, old_end));
       return old;
@@ -146,7 +142,7 @@ Result<VirtAddr> Mm::Private::remap(const RemapRequest &request) {
       merge(start, new_end);
       return old;
     }
-    if (!(request.flags & kMayMove)) return Err(Errno::NoMem);
+    if (!(request.flags & abi::kMREMAP_MAYMOVE)) return Err(Errno::NoMem);
   }
   return move_area(request, *area);
 }
