@@ -20,7 +20,7 @@ std::string read_text(PageCache &cache, std::uint64_t offset, std::size_t bytes)
 
 }  // namespace
 
-TEST_CASE("reads fill pages once and stop at the end", "[mm]") {
+MM_TEST("reads fill pages once and stop at the end") {
   Machine machine;
   Ref<TestFile> file = make_ref<TestFile>(kPageSize + 5);
   for (std::size_t i = 0; i < file->content.size(); ++i)
@@ -40,7 +40,7 @@ TEST_CASE("reads fill pages once and stop at the end", "[mm]") {
   CHECK(file->cached_pages() == 1);
 }
 
-TEST_CASE("a batch reads several pages into one run", "[mm]") {
+MM_TEST("a batch reads several pages into one run") {
   Machine machine;
   Ref<TestFile> file = make_ref<TestFile>(20 * kPageSize);
   file->batch = 8;
@@ -55,7 +55,7 @@ TEST_CASE("a batch reads several pages into one run", "[mm]") {
   phys().put(*page);
 }
 
-TEST_CASE("writes are stored by write-back, whole pages without a read", "[mm]") {
+MM_TEST("writes are stored by write-back, whole pages without a read") {
   Machine machine;
   Ref<TestFile> file = make_ref<TestFile>(3 * kPageSize);
   std::string page(kPageSize, 'w');
@@ -83,7 +83,7 @@ TEST_CASE("writes are stored by write-back, whole pages without a read", "[mm]")
   CHECK(file->content[0] == 'q');
 }
 
-TEST_CASE("a whole-page write that faults on its way does not lose the rest of the page", "[mm]") {
+MM_TEST("a whole-page write that faults on its way does not lose the rest of the page") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   set_active_mm(mm.get());
@@ -97,7 +97,7 @@ TEST_CASE("a whole-page write that faults on its way does not lose the rest of t
   CHECK(read_text(*file, 0, 3) == "noo");
 }
 
-TEST_CASE("a page that is truncated while it is read is not used", "[mm]") {
+MM_TEST("a page that is truncated while it is read is not used") {
   Machine machine;
   Ref<TestFile> file = make_ref<TestFile>(4 * kPageSize);
   file->content.assign(4 * kPageSize, 'o');
@@ -112,7 +112,7 @@ TEST_CASE("a page that is truncated while it is read is not used", "[mm]") {
   phys().put(*page);
 }
 
-TEST_CASE("shared mappings make pages dirty, again after each write-back", "[mm]") {
+MM_TEST("shared mappings make pages dirty, again after each write-back") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   Ref<TestFile> file = make_ref<TestFile>(2 * kPageSize);
@@ -139,7 +139,7 @@ TEST_CASE("shared mappings make pages dirty, again after each write-back", "[mm]
   CHECK(mm->msync(at, kPageSize, 5).is(Errno::Inval));
 }
 
-TEST_CASE("truncation takes pages from every mapping and waits for the engine", "[mm]") {
+MM_TEST("truncation takes pages from every mapping and waits for the engine") {
   Machine machine;
   Ref<Mm> first = machine.new_mm();
   Ref<Mm> second = machine.new_mm();
@@ -158,7 +158,7 @@ TEST_CASE("truncation takes pages from every mapping and waits for the engine", 
   CHECK(phys().refs(pfn) == 0);
 }
 
-TEST_CASE("clean pages make room, dirty, mapped and memory-only ones stay", "[mm]") {
+MM_TEST("clean pages make room, dirty, mapped and memory-only ones stay") {
   Machine machine(256);
   Ref<TestFile> file = make_ref<TestFile>(100 * kPageSize);
   Ref<PageCache> memory = make_shared_memory(16 * kPageSize);
@@ -179,14 +179,14 @@ TEST_CASE("clean pages make room, dirty, mapped and memory-only ones stay", "[mm
   for (Pfn frame : frames) phys().put(frame);
 }
 
-TEST_CASE("holes of memory objects are read without memory", "[mm]") {
+MM_TEST("holes of memory objects are read without memory") {
   Machine machine;
   Ref<PageCache> memory = make_shared_memory(1000 * kPageSize);
   CHECK(read_text(*memory, 500 * kPageSize, 10) == std::string(10, '\0'));
   CHECK(memory->cached_pages() == 0);
 }
 
-TEST_CASE("punching a hole keeps private copies and zeroes partial pages", "[mm]") {
+MM_TEST("punching a hole keeps private copies and zeroes partial pages") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   Ref<PageCache> memory = make_shared_memory(4 * kPageSize);

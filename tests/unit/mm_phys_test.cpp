@@ -11,7 +11,7 @@
 using namespace cowbird;
 using namespace cowbird::mm_test;
 
-TEST_CASE("physical memory is a sealed file of the right size", "[mm]") {
+MM_TEST("physical memory is a sealed file of the right size") {
   Machine machine(64);
   CHECK(phys().total_pages() == 64);
   CHECK(phys().free_pages() == 64);
@@ -24,13 +24,13 @@ TEST_CASE("physical memory is a sealed file of the right size", "[mm]") {
   ::munmap(code, 4096);
 }
 
-TEST_CASE("too little memory is refused with a sentence", "[mm]") {
+MM_TEST("too little memory is refused with a sentence") {
   std::string why;
   CHECK(PhysMemory::create(4096, why).is(Errno::Inval));
   CHECK(why.find("64 KiB") != std::string::npos);
 }
 
-TEST_CASE("frames are handed out once, zeroed when asked, and come back", "[mm]") {
+MM_TEST("frames are handed out once, zeroed when asked, and come back") {
   Machine machine(200);
   std::set<Pfn> frames;
   for (;;) {
@@ -56,7 +56,7 @@ TEST_CASE("frames are handed out once, zeroed when asked, and come back", "[mm]"
     CHECK(phys().data(pfn)[17] == std::byte{0});
 }
 
-TEST_CASE("runs are contiguous and take what is left", "[mm]") {
+MM_TEST("runs are contiguous and take what is left") {
   Machine machine(256);
   Result<PageRun> odd = phys().alloc_run(11, Zero::No);
   REQUIRE(odd);
@@ -67,7 +67,7 @@ TEST_CASE("runs are contiguous and take what is left", "[mm]") {
   CHECK(got == 256 - 11 - phys().reserve_pages());
 }
 
-TEST_CASE("references keep a frame; reclaim is asked when memory is short", "[mm]") {
+MM_TEST("references keep a frame; reclaim is asked when memory is short") {
   Machine machine(64);
   Result<Pfn> pfn = phys().alloc(Zero::No);
   REQUIRE(pfn);
@@ -85,7 +85,7 @@ TEST_CASE("references keep a frame; reclaim is asked when memory is short", "[mm
   while (hoard != ~0ull) REQUIRE(phys().alloc(Zero::No));
 }
 
-TEST_CASE("the buddy allocator agrees with a model", "[mm]") {
+MM_TEST("the buddy allocator agrees with a model") {
   Machine machine(512);
   std::mt19937 random(7);
   std::vector<PageRun> held;

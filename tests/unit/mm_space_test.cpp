@@ -19,7 +19,7 @@ constexpr int kSigbus = -1 - static_cast<int>(FaultOutcome::BeyondEnd);
 
 }  // namespace
 
-TEST_CASE("anonymous memory is zero, keeps what is written, and faults come in runs", "[mm]") {
+MM_TEST("anonymous memory is zero, keeps what is written, and faults come in runs") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = map_anon(*mm, 512);
@@ -40,7 +40,7 @@ TEST_CASE("anonymous memory is zero, keeps what is written, and faults come in r
   CHECK(mm->usage().page_table_pages == 0);
 }
 
-TEST_CASE("frames wait for the engine's proof before they are used again", "[mm]") {
+MM_TEST("frames wait for the engine's proof before they are used again") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = map_anon(*mm, 16, kReadWrite, Sharing::Private, 0x2000'0000);
@@ -57,7 +57,7 @@ TEST_CASE("frames wait for the engine's proof before they are used again", "[mm]
   CHECK(phys().refs(pfn) == 0);
 }
 
-TEST_CASE("a threaded program's unmap waits for the engine", "[mm]") {
+MM_TEST("a threaded program's unmap waits for the engine") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   mm->users = 2;
@@ -70,7 +70,7 @@ TEST_CASE("a threaded program's unmap waits for the engine", "[mm]") {
   mm->users = 0;
 }
 
-TEST_CASE("protection is enforced and weaker protection is told the engine", "[mm]") {
+MM_TEST("protection is enforced and weaker protection is told the engine") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = map_anon(*mm, 8);
@@ -91,7 +91,7 @@ TEST_CASE("protection is enforced and weaker protection is told the engine", "[m
   CHECK(mm->mprotect(at, 9 * kPageSize, Prot::Read).is(Errno::NoMem));
 }
 
-TEST_CASE("mmap places below the base, honours hints, and refuses what Linux refuses", "[mm]") {
+MM_TEST("mmap places below the base, honours hints, and refuses what Linux refuses") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr first = map_anon(*mm, 1, Prot::Read);
@@ -135,7 +135,7 @@ TEST_CASE("mmap places below the base, honours hints, and refuses what Linux ref
   CHECK(mm->mmap(request).is(Errno::NoMem));
 }
 
-TEST_CASE("adjacent mappings join and holes split", "[mm]") {
+MM_TEST("adjacent mappings join and holes split") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = 0x2000'0000;
@@ -151,7 +151,7 @@ TEST_CASE("adjacent mappings join and holes split", "[mm]") {
   CHECK(mm->munmap(at, 0).is(Errno::Inval));
 }
 
-TEST_CASE("the heap moves with brk", "[mm]") {
+MM_TEST("the heap moves with brk") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   mm->brk_start = mm->brk_end = 0x3000'0000;
@@ -167,7 +167,7 @@ TEST_CASE("the heap moves with brk", "[mm]") {
   CHECK(mm->brk(0x3000'3000) == 0x3000'1000);
 }
 
-TEST_CASE("a stack grows down to its limit and keeps its guard gap", "[mm]") {
+MM_TEST("a stack grows down to its limit and keeps its guard gap") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   mm->limits.stack = 64 * kPageSize;
@@ -189,7 +189,7 @@ TEST_CASE("a stack grows down to its limit and keeps its guard gap", "[mm]") {
   CHECK(store8(*mm, top - 380 * kPageSize, 1) == FaultOutcome::NoMapping);
 }
 
-TEST_CASE("fork shares frames until one side writes", "[mm]") {
+MM_TEST("fork shares frames until one side writes") {
   Machine machine;
   Ref<Mm> parent = machine.new_mm();
   const VirtAddr at = map_anon(*parent, 32);
@@ -222,7 +222,7 @@ TEST_CASE("fork shares frames until one side writes", "[mm]") {
   CHECK(phys().free_pages() == free_before);
 }
 
-TEST_CASE("the parent loses write access before a fork returns", "[mm]") {
+MM_TEST("the parent loses write access before a fork returns") {
   Machine machine;
   Ref<Mm> parent = machine.new_mm();
   const VirtAddr at = map_anon(*parent, 16, kReadWrite, Sharing::Private, 0x2000'0000);
@@ -234,7 +234,7 @@ TEST_CASE("the parent loses write access before a fork returns", "[mm]") {
   CHECK(host(*child).store(at, {&byte, 1}).has_value());
 }
 
-TEST_CASE("advice about fork", "[mm]") {
+MM_TEST("advice about fork") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = map_anon(*mm, 4);
@@ -248,7 +248,7 @@ TEST_CASE("advice about fork", "[mm]") {
   CHECK(load8(*mm, at) == 9);
 }
 
-TEST_CASE("DONTNEED empties, unknown advice is refused", "[mm]") {
+MM_TEST("DONTNEED empties, unknown advice is refused") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = map_anon(*mm, 4);
@@ -271,7 +271,7 @@ TEST_CASE("DONTNEED empties, unknown advice is refused", "[mm]") {
   CHECK(resident == std::vector<std::uint8_t>{1});
 }
 
-TEST_CASE("mremap grows in place, moves, shrinks and duplicates", "[mm]") {
+MM_TEST("mremap grows in place, moves, shrinks and duplicates") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = 0x2000'0000;
@@ -306,7 +306,7 @@ TEST_CASE("mremap grows in place, moves, shrinks and duplicates", "[mm]") {
   CHECK(mm->mremap(at, kPageSize, kPageSize, 2, 0).is(Errno::Inval));
 }
 
-TEST_CASE("the engine may forget its mappings", "[mm]") {
+MM_TEST("the engine may forget its mappings") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = map_anon(*mm, 16);
@@ -316,7 +316,7 @@ TEST_CASE("the engine may forget its mappings", "[mm]") {
   CHECK(store8(*mm, at + 5 * kPageSize, 78) == FaultOutcome::Resolved);
 }
 
-TEST_CASE("out of memory is an outcome, and everything comes back", "[mm]") {
+MM_TEST("out of memory is an outcome, and everything comes back") {
   Machine machine(128);
   {
     Ref<Mm> mm = machine.new_mm();
@@ -345,7 +345,7 @@ TEST_CASE("out of memory is an outcome, and everything comes back", "[mm]") {
   CHECK(machine.platform->live_spaces() == 0);
 }
 
-TEST_CASE("a dead process's frames are used again only when the engine is done", "[mm]") {
+MM_TEST("a dead process's frames are used again only when the engine is done") {
   Machine machine(256);
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = map_anon(*mm, 32);
@@ -363,7 +363,7 @@ TEST_CASE("a dead process's frames are used again only when the engine is done",
   CHECK(machine.platform->live_spaces() == 1);
 }
 
-TEST_CASE("user access", "[mm]") {
+MM_TEST("user access") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = 0x2000'0000;
@@ -397,7 +397,7 @@ TEST_CASE("user access", "[mm]") {
   CHECK(pointer.write(1).is(Errno::Fault));
 }
 
-TEST_CASE("breakpoints in a shared frame stay with the one who is traced", "[mm]") {
+MM_TEST("breakpoints in a shared frame stay with the one who is traced") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   const VirtAddr at = map_anon(*mm, 1);
@@ -410,7 +410,7 @@ TEST_CASE("breakpoints in a shared frame stay with the one who is traced", "[mm]
   CHECK(load8(*mm, at) == 0x90);
 }
 
-TEST_CASE("iterators stop at the first fault and can go back", "[mm]") {
+MM_TEST("iterators stop at the first fault and can go back") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   set_active_mm(mm.get());
@@ -436,7 +436,7 @@ TEST_CASE("iterators stop at the first fault and can go back", "[mm]") {
   CHECK(to.copy_to(bytes).value() == 0);
 }
 
-TEST_CASE("files: sigbus beyond the end and after truncation", "[mm]") {
+MM_TEST("files: sigbus beyond the end and after truncation") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
   Ref<TestFile> file = make_ref<TestFile>(2 * kPageSize + 10);

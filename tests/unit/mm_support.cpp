@@ -1,11 +1,32 @@
 #include "unit/mm_support.hpp"
 
 #include <algorithm>
+#include <exception>
 
 #include "base/log.hpp"
 #include "mm/retire.hpp"
+#include "unit/sched_support.hpp"
 
 namespace cowbird::mm_test {
+
+void run_on_kernel_thread(void (*body)()) {
+  std::exception_ptr failure;
+  {
+    test::Machine scheduler(1);
+    scheduler.run([&] {
+      try {
+        body();
+      } catch (...) {
+        failure = std::current_exception();  // a failed REQUIRE
+      }
+    });
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+void set_active_mm(Mm *mm) {
+  if (Thread *thread = current_thread()) thread->active_mm = mm;
+}
 
 void Machine::RetireAll() { RetireQueue::wait_all(); }
 

@@ -16,6 +16,15 @@
 
 namespace cowbird::mm_test {
 
+// Runs a test's body on a kernel thread of a scheduler with one vCPU, since mm/ sleeps.
+void run_on_kernel_thread(void (*body)());
+#define MM_TEST_NAME(line) MM_TEST_NAME_(line)
+#define MM_TEST_NAME_(line) mm_test_body_##line
+#define MM_TEST(name)                                                                         \
+  static void MM_TEST_NAME(__LINE__)();                                                       \
+  TEST_CASE(name, "[mm]") { cowbird::mm_test::run_on_kernel_thread(MM_TEST_NAME(__LINE__)); } \
+  static void MM_TEST_NAME(__LINE__)()
+
 // The address space that user pointers refer to in the test.
 void set_active_mm(Mm *mm);
 
