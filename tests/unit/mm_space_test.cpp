@@ -234,6 +234,27 @@ MM_TEST("the parent loses write access before a fork returns") {
   CHECK(host(*child).store(at, {&byte, 1}).has_value());
 }
 
+MM_TEST("a page that was copied away from stays shared until the engine is done") {
+  Machine machine;
+  Ref<Mm> parent = machine.new_mm();
+  const VirtAddr at = map_anon(*parent, 1);
+  store8(*parent, at, 1);
+  const Pfn pfn = host(*parent).page(at)->pfn;
+  Ref<Mm> child = parent->fork().value();
+  store8(*parent, at, 2);
+  CHECK(host(*parent).page(at)->pfn != pfn);
+  CHECK(phys().refs(pfn) == 2);
+  // Another thread of the parent could still read it, so the child does not write there.
+  store8(*child, at, 3);
+  CHECK(host(*child).page(at)->pfn != pfn);
+  CHECK(phys().refs(pfn) == 2);
+  host(*parent).finish_orders();
+  host(*child).finish_orders();
+  parent->reap_retired();
+  child->reap_retired();
+  CHECK(phys().refs(pfn) == 0);
+}
+
 MM_TEST("advice about fork") {
   Machine machine;
   Ref<Mm> mm = machine.new_mm();
