@@ -18,17 +18,19 @@ endif()
 if(COWBIRD_LOCK_RANKS)
   add_compile_definitions(COWBIRD_LOCK_RANKS)
 endif()
+if(COWBIRD_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "COWBIRD_FUZZ needs clang: its libFuzzer is what finds new inputs.")
+  endif()
+  # The sanitizers' runtime is what the coverage of fuzzer-no-link needs.
+  set(COWBIRD_SANITIZE ON)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 if(COWBIRD_SANITIZE)
   add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined
     # gcc sees false ones through the sanitizers' instrumentation.
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   add_link_options(-fsanitize=address,undefined)
-endif()
-if(COWBIRD_FUZZ)
-  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
-    message(FATAL_ERROR "COWBIRD_FUZZ needs clang: its libFuzzer is what finds new inputs.")
-  endif()
-  add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
 
 # cowbird_library(AREA source...): the object library cowbird-AREA, with core/ as include root.

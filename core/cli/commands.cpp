@@ -57,6 +57,7 @@ class Commands {
 
 std::vector<SetOption> set_options(const std::vector<std::string> &sets) {
   std::vector<SetOption> options;
+  options.reserve(sets.size());
   for (const auto &set : sets) options.push_back(SetOption::from_argument(set));
   return options;
 }
@@ -184,6 +185,7 @@ int Commands::operator()(const CheckArguments &arguments) {
 
 std::vector<std::filesystem::path> search_path(const std::vector<std::string> &first) {
   std::vector<std::filesystem::path> configured;
+  configured.reserve(first.size());
   for (const auto &folder : first) configured.push_back(std::filesystem::absolute(folder));
   return PluginRegistry::default_search_path(configured);
 }

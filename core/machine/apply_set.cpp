@@ -18,11 +18,10 @@ using Path = std::vector<std::string>;
 
 // Parses "x = TEXT" with the option as the source path, so that every node knows where it is from.
 std::optional<toml::table> parse_value(const std::string &text, const std::string &origin) {
-  auto parsed = toml::parse("x = " + text, origin);
-  if (!parsed) return std::nullopt;
-  auto table = std::move(parsed).table();
+  auto table = parse_toml("x = " + text, origin).table;
+  if (!table) return std::nullopt;
   // A newline in the text could bring further keys along.
-  if (table.size() != 1) return std::nullopt;
+  if (table->size() != 1) return std::nullopt;
   return table;
 }
 

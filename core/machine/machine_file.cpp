@@ -33,13 +33,12 @@ LoadedMachine parse_machine(std::string_view text, const std::string &file,
   for (const auto &option : options) origins.push_back(option.origin);
   Problems problems(file, std::move(origins));
 
-  auto parsed = toml::parse(text, file);
-  if (!parsed) {
-    const auto &error = parsed.error();
-    problems.at(error.source(), fmt::format("{}.", error.description()));
+  auto parsed = parse_toml(text, file);
+  if (!parsed.table) {
+    problems.at(parsed.region, parsed.error + ".");
     return {std::nullopt, problems.take()};
   }
-  auto root = std::move(parsed).table();
+  auto &root = *parsed.table;
   apply_set_options(root, options, problems);
   auto config = MachineReader(problems, directory, plugins).read(root);
   if (problems.any()) return {std::nullopt, problems.take()};

@@ -366,3 +366,11 @@ TEST_CASE("reading a file") {
   CHECK(load_machine_file(file, {}, plugins).errors.at(0).message ==
         "The file is larger than 1M, which no machine file is.");
 }
+
+TEST_CASE("a name that begins wrongly is an error of the file") {
+  CHECK(errors_of("\n[=]\n") ==
+        "m.toml:2:2: Error while parsing key: expected bare key starting character or string "
+        "delimiter, saw '='.\n");
+  CHECK(errors_of("[\b").starts_with("m.toml:1:"));
+  CHECK(errors_of("a=[ϫ\n").starts_with("m.toml:1:"));
+}
