@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <map>
 
-#include "machine/schema.hpp"
+#include "plugins/near_match.hpp"
 
 namespace cowbird::cli {
 
@@ -194,8 +194,8 @@ class Grammar {
         message = names.empty() ? fmt::format("The argument \"{}\" was not expected", word)
                                 : fmt::format("There is no command \"{}\"", word);
       }
-      const auto near = nearest_name(word, names);
-      message += near ? fmt::format("; did you mean {}?", *near) : ".";
+      const auto near = plugins::near_match(word, names);
+      message += near.empty() ? "." : fmt::format("; did you mean {}?", near);
     } else if (!message.ends_with('.')) {
       message += '.';
     }

@@ -3,9 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <cctype>
-#include <numeric>
 
 namespace cowbird {
 
@@ -83,27 +80,6 @@ constexpr SectionDoc kSections[] = {
     {"plugins", false, false, "Where plugins are.", kPluginsKeys},
 };
 
-// Edits (insert, delete, replace, swap neighbours) that make one word the other; case is ignored.
-std::size_t distance(std::string_view a, std::string_view b) {
-  const auto lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
-  std::vector<std::size_t> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
-  std::iota(last.begin(), last.end(), std::size_t{0});
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const bool same = lower(a[i - 1]) == lower(b[j - 1]);
-      row[j] = std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (same ? 0 : 1)});
-      if (i > 1 && j > 1 && lower(a[i - 1]) == lower(b[j - 2]) &&
-          lower(a[i - 2]) == lower(b[j - 1])) {
-        row[j] = std::min(row[j], before[j - 2] + 1);
-      }
-    }
-    std::swap(before, last);
-    std::swap(last, row);
-  }
-  return last[b.size()];
-}
-
 }  // namespace
 
 std::string SectionDoc::title() const {
@@ -137,23 +113,6 @@ std::string machine_file_markdown() {
     out += '\n';
   }
   return out;
-}
-
-std::optional<std::string> nearest_name(std::string_view wrong,
-                                        std::span<const std::string> names) {
-  constexpr std::size_t kLongest = 64;  // nobody means a name that long
-  if (wrong.empty() || wrong.size() > kLongest) return std::nullopt;
-  std::optional<std::string> best;
-  std::size_t best_distance = std::max<std::size_t>(1, wrong.size() / 3) + 1;
-  for (const auto &name : names) {
-    if (name.size() > kLongest) continue;
-    const auto d = distance(wrong, name);
-    if (d < best_distance && d < name.size()) {
-      best = name;
-      best_distance = d;
-    }
-  }
-  return best;
 }
 
 }  // namespace cowbird

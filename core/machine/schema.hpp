@@ -1,13 +1,11 @@
 // The schema of the machine file as data: its tables and their keys. The loader refuses what is not
-// in it, docs/machine-file.md is generated from it, and hints are made from its names. Keys of
+// in it, docs/machine-file.md is generated from it. Keys of
 // plugins are not here: plugins declare their own. Anyone may include this header.
 #pragma once
 
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace cowbird {
 
@@ -35,8 +33,5 @@ const SectionDoc *find_section(std::string_view name);
 
 // The tables of docs/machine-file.md, in Markdown.
 std::string machine_file_markdown();
-
-// The one of `names` that was probably meant by `wrong`; empty when none is near.
-std::optional<std::string> nearest_name(std::string_view wrong, std::span<const std::string> names);
 
 }  // namespace cowbird

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "machine/size.hpp"
+#include "plugins/near_match.hpp"
 
 namespace cowbird {
 
@@ -36,8 +37,8 @@ std::string_view toml_type_name(const toml::node &node) {
 }
 
 std::string name_hint(std::string_view wrong, const std::vector<std::string> &names) {
-  if (const auto near = nearest_name(wrong, names))
-    return fmt::format("; did you mean \"{}\"?", *near);
+  const auto near = plugins::near_match(wrong, names);
+  if (!near.empty()) return fmt::format("; did you mean \"{}\"?", near);
   if (names.empty()) return ".";
   return fmt::format("; known {} {}.", names.size() == 1 ? "is" : "are", fmt::join(names, ", "));
 }

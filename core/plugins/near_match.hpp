@@ -1,4 +1,4 @@
-// The word that was probably meant. Used by core/plugins only; any thread.
+// The word that was probably meant. Used by core/plugins, machine and cli; any thread.
 #pragma once
 
 #include <string>
