@@ -1,0 +1,35 @@
+# Installs the SDK into a directory of its own and builds the README's plugin against that, as a third party
+# would: with find_package, and with pkg-config's flags. Arguments: BUILD, WORK, SOURCE (the example).
+function(run)
+  execute_process(COMMAND ${ARGV} RESULT_VARIABLE status OUTPUT_VARIABLE out ERROR_VARIABLE out)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${ARGV} failed:\n${out}")
+  endif()
+endfunction()
+
+file(REMOVE_RECURSE ${WORK})
+file(MAKE_DIRECTORY ${WORK}/project)
+run(${CMAKE_COMMAND} --install ${BUILD} --component sdk --prefix ${WORK}/prefix)
+file(COPY ${SOURCE} DESTINATION ${WORK}/project)
+file(WRITE ${WORK}/project/CMakeLists.txt "
+cmake_minimum_required(VERSION 3.18)
+project(outside C)
+find_package(cowbird-sdk REQUIRED)
+cowbird_add_plugin(echo SOURCES echo.c OUTPUT \${CMAKE_BINARY_DIR})
+if(NOT COWBIRD_PLUGIN_DIR MATCHES \"/cowbird/plugins$\")
+  message(FATAL_ERROR \"COWBIRD_PLUGIN_DIR is '\${COWBIRD_PLUGIN_DIR}'\")
+endif()
+")
+run(${CMAKE_COMMAND} -S ${WORK}/project -B ${WORK}/build -DCMAKE_PREFIX_PATH=${WORK}/prefix)
+run(${CMAKE_COMMAND} --build ${WORK}/build)
+if(NOT EXISTS ${WORK}/build/echo.so)
+  message(FATAL_ERROR "there is no echo.so")
+endif()
+file(GLOB_RECURSE pc ${WORK}/prefix/cowbird-sdk.pc)
+get_filename_component(pc_dir "${pc}" DIRECTORY)
+execute_process(COMMAND ${CMAKE_COMMAND} -E env PKG_CONFIG_PATH=${pc_dir} pkg-config
+  --define-variable=prefix=${WORK}/prefix --cflags cowbird-sdk
+  RESULT_VARIABLE status OUTPUT_VARIABLE flags OUTPUT_STRIP_TRAILING_WHITESPACE)
+if(NOT status EQUAL 0 OR NOT flags STREQUAL "-I${WORK}/prefix/include")
+  message(FATAL_ERROR "pkg-config says '${flags}'")
+endif()
