@@ -25,6 +25,9 @@ class Grammar {
     app_.set_version_flag("--version", "cowbird " COWBIRD_VERSION, "Print the version");
     app_.set_help_flag("-h,--help", "Print this help");
     app_.require_subcommand(0, 1);
+    examples_[&app_] =
+        "  cowbird boot examples/hello.toml\n"
+        "  cowbird run -- /bin/busybox echo hi\n";
     add_boot();
     add_run();
     add_check();

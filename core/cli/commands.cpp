@@ -13,6 +13,7 @@
 #include "cli/command_line.hpp"
 #include "machine/describe.hpp"
 #include "machine/machine_file.hpp"
+#include "plugins/near_match.hpp"
 
 namespace cowbird::cli {
 
@@ -216,21 +217,36 @@ int Commands::operator()(const PluginListArguments &arguments) {
   return kExitOk;
 }
 
+// A plugin that is of no kind at all.
+std::string no_such_plugin(const PluginRegistry &registry, const std::string &name) {
+  std::vector<std::string> names;
+  for (const auto &listed : registry.list()) {
+    if (listed.info) names.push_back(listed.info->name);
+  }
+  const auto near = plugins::near_match(name, names);
+  auto message = near.empty()
+                     ? fmt::format("There is no plugin \"{}\".", name)
+                     : fmt::format("There is no plugin \"{}\"; did you mean \"{}\"?", name, near);
+  message += " Searched:";
+  for (const auto &folder : registry.search_path()) message += " " + folder.string();
+  return message + ".";
+}
+
 int Commands::operator()(const PluginShowArguments &arguments) {
   PluginRegistry registry(search_path(arguments.path));
   PluginError error;
   bool shown = false;
   for (const auto kind : {PluginKind::Channel, PluginKind::Block, PluginKind::Transport}) {
-    PluginError this_error;
-    if (const auto *plugin = registry.find(kind, arguments.name, this_error)) {
+    PluginError found;
+    if (const auto *plugin = registry.find(kind, arguments.name, found)) {
       env_.out << (shown ? "\n" : "") << format_plugin_info(*plugin);
       shown = true;
-    } else if (error.fault == PluginFault::None || error.fault == PluginFault::NotFound ||
-               error.fault == PluginFault::WrongKind) {
-      error = std::move(this_error);
+    } else if (found.fault != PluginFault::NotFound && found.fault != PluginFault::WrongKind) {
+      error = std::move(found);  // it is there, but broken
     }
   }
   if (shown) return kExitOk;
+  if (error.fault == PluginFault::None) error.message = no_such_plugin(registry, arguments.name);
   print_error("cowbird", error.message);
   return kExitHostError;
 }
