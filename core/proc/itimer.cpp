@@ -15,10 +15,11 @@ namespace {
 // The least time between two looks at CPU timers, and between expiries of a timer whose signal is
 // ignored.
 constexpr std::int64_t kTickNs = 1 * kNsPerMs;
-// While CPU timers are armed, tasks are looked at no later than this.
-constexpr std::int64_t kLongestTickNs = 10 * kNsPerMs;
+// A process with threads on several vCPUs uses CPU time faster than time goes by.
+constexpr std::int64_t kLongestTickNs = 100 * kNsPerMs;
 
 ResourceUsage cpu_usage(const Process &process) {
+  scheduler::update_cpu_times();
   ResourceUsage total = process.usage;
   for (const Task *task : process.tasks) {
     total.user_ns += task->user_ns;
@@ -138,16 +139,12 @@ std::int64_t next_cpu_event(const Process &process) {
   return left;
 }
 
-// Time that is spent in guest code is charged when the task comes back, so the tick makes it come.
-void tick(Process &process) {
-  for (Task *task : process.tasks) scheduler::kick(*task);
-  update_cpu_timers(process);
-}
-
 }  // namespace
 
 Process::Itimers::Itimers(Process &owner)
-    : process(owner), real([this] { real_expired(*this); }), cpu_tick([this] { tick(process); }) {}
+    : process(owner),
+      real([this] { real_expired(*this); }),
+      cpu_tick([this] { check_cpu_timers(process); }) {}
 
 std::int64_t process_cpu_ns(const Process &process) {
   const ResourceUsage used = cpu_usage(process);
@@ -157,12 +154,12 @@ std::int64_t process_cpu_ns(const Process &process) {
 void update_cpu_timers(Process &process) {
   if (!process.itimers) return;
   const std::int64_t left = next_cpu_event(process);
-  process.cpu_timers_armed = left != kNoDeadline;
-  if (!process.cpu_timers_armed) {
+  if (left == kNoDeadline) {
     process.itimers->cpu_tick.cancel();
     return;
   }
-  const std::int64_t wait = std::clamp(left, kTickNs, kLongestTickNs);
+  const std::int64_t share = left / std::max(1u, scheduler::vcpu_count());
+  const std::int64_t wait = std::clamp(share, kTickNs, kLongestTickNs);
   process.itimers->cpu_tick.arm(clock::monotonic_ns() + wait);
 }
 
@@ -181,7 +178,7 @@ void check_cpu_timers(Process &process) {
       posix_expired(process, *timer);
     }
   }
-  if (next_cpu_event(process) == kNoDeadline) update_cpu_timers(process);
+  update_cpu_timers(process);
 }
 
 IntervalSetting get_interval_timer(Process &process, int which) {

@@ -60,8 +60,7 @@ IntervalSetting set_interval_timer(Process &process, int which, const IntervalSe
 
 // The timer whose signal this was goes on (ITIMER_REAL, timer_create); fills in the overrun.
 void signal_timer_taken(Process &process, SignalInfo &info);
-// Sends what CPU timers and limits are due; called when Process::cpu_timers_armed on the way to
-// guest code.
+// Sends what is due of CPU timers and limits, and arms the tick that looks again.
 void check_cpu_timers(Process &process);
 // After a change of what they look at.
 void update_cpu_timers(Process &process);

@@ -68,8 +68,12 @@ bool signal_ignored(const Process &process, int signal) {
 }
 
 void wake_task_hard(Task &task) {
-  if (&task == current_thread()) return;
-  if (!wake(task)) scheduler::kick(task);
+  if (&task == current_thread() || wake_interruptible(task)) return;
+  if (task.state() == ThreadState::Stopped || task.state() == ThreadState::Traced) {
+    wake(task);
+  } else {
+    scheduler::kick(task);
+  }
 }
 
 void begin_process_exit(Process &process, int status) {
@@ -205,7 +209,9 @@ void continue_process(Process &process) {
   process.stop_requested = false;
   const bool was_stopped = std::exchange(process.stopped, false);
   process.stop_reported = true;
-  process.stop_wait.wake_all();
+  for (Task *task : process.tasks) {
+    if (task->state() == ThreadState::Stopped) wake(*task);
+  }
   if (!was_stopped) return;
   process.continued_unreported = true;
   notify_parent_of_stop(process, abi::kCLD_CONTINUED);

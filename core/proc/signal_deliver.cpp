@@ -37,10 +37,9 @@ void stop_here(Task &task) {
   Process &process = *task.process;
   ++process.stopped_tasks;
   check_stop_complete(process);
-  // Only death ends this wait early, and then the caller sees `killed`.
-  (void)wait_event(
-      process.stop_wait, [&] { return !process.stop_requested || task.killed; },
-      SleepMode::Killable, "do_signal_stop");
+  while (process.stop_requested && !task.killed) {
+    sleep_stopped(ThreadState::Stopped, "do_signal_stop");
+  }
   --process.stopped_tasks;
 }
 
@@ -52,7 +51,7 @@ void begin_stop(Task &task, int signal) {
   for (Task *other : process.tasks) {
     if (other == &task) continue;
     // Interruptible sleeps end, so that the thread comes to a stop as well.
-    if (!wake_interruptible(*other)) wake_task_hard(*other);
+    wake_task_hard(*other);
   }
 }
 

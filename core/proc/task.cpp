@@ -11,6 +11,7 @@
 #include "mm/phys_memory.hpp"
 #include "proc/itimer.hpp"
 #include "proc/proc_internal.hpp"
+#include "sched/scheduler.hpp"
 #include "vfs/file.hpp"
 
 namespace cowbird {
@@ -83,6 +84,7 @@ const Credentials &Process::credentials() const {
 }
 
 ResourceUsage Process::total_usage() const {
+  scheduler::update_cpu_times();
   ResourceUsage total = usage;
   for (const Task *task : tasks) {
     ResourceUsage own;
@@ -139,11 +141,6 @@ Task &current_task() {
 std::size_t max_tasks() {
   const std::uint64_t bytes = phys().total_pages() << kPageShift;
   return std::clamp<std::size_t>(bytes / kTaskShare, kFewestTasks, kMostTasks);
-}
-
-char task_state_letter(const Task &task) {
-  if (task.process->stopped && task.state() != ThreadState::Running) return 'T';
-  return thread_state_letter(task.state());
 }
 
 void set_guest_platform(Platform &platform) { the_platform = &platform; }

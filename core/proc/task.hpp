@@ -96,7 +96,6 @@ class Process : public RefCounted<Process> {
   int stop_signal = 0;
   bool stop_requested = false;  // a group stop is on its way; `stopped` once all tasks stand still
   unsigned stopped_tasks = 0;
-  WaitQueue stop_wait;  // stopped tasks sleep here until SIGCONT or death
   // Pollers of pidfds: woken when the process becomes a zombie.
   WaitQueue exit_wait;
   // The thread that is executing execve and waits for the others to end.
@@ -109,8 +108,6 @@ class Process : public RefCounted<Process> {
   // A zombie's name and identity, for /proc and permission checks: what its last task had.
   std::string exit_comm;
   Credentials exit_credentials;
-  // CPU timers or RLIMIT_CPU are armed: tasks check them on their way to guest code.
-  bool cpu_timers_armed = false;
   // vfork: the parent waits until this process execs or exits.
   WaitQueue vfork_wait;
   bool vfork_done = true;
@@ -189,6 +186,9 @@ class Task final : public Thread {
   std::uint64_t syscall_number = ~0ull;
 
   Task *as_task() override { return this; }
+  void on_switch_out() override {
+    if (context) context->park();
+  }
   bool signal_pending() const override;
   bool fatal_signal_pending() const override;
   bool is_leader() const { return process->pid == tid; }
@@ -231,8 +231,8 @@ void set_session(Process &process, int sid);
 inline constexpr int kPidMax = 32768;
 // The bound on tasks in the system (/proc/sys/kernel/threads-max), from the size of memory.
 std::size_t max_tasks();
-// The letter of ps(1): as thread_state_letter, T for a stopped process's tasks.
-char task_state_letter(const Task &task);
+// The letter of ps(1).
+inline char task_state_letter(const Task &task) { return thread_state_letter(task.state()); }
 // The platform that start_init was given.
 Platform &guest_platform();
 // Whether PIE programs, heaps and stacks start at random addresses (they do at first).

@@ -128,24 +128,18 @@ bool restarts(const abi::UserRegs &regs) {
 
 void task_main() {
   Task &task = current_task();
-  Trap trap;
-  // Built once: execve replaces the context, so it is looked up at each turn.
-  const std::function<void()> run = [&task, &trap] { trap = task.context->run(); };
   for (;;) {
+    scheduler::cond_resched();
     // An interrupted call is set up again even when the signal has gone elsewhere since.
     const bool in_call = task.regs().orig_rax != ~0ull;
     if (task.needs_attention() || (in_call && (restarts(task.regs()) || task.saved_mask)))
         [[unlikely]] {
       deliver_signals(task);
     }
-    if (task.process->cpu_timers_armed) [[unlikely]]
-      check_cpu_timers(*task.process);
-    if (need_resched()) [[unlikely]]
-      yield();
     task.mm->reap_retired();
-    if (task.needs_attention()) [[unlikely]]
-      continue;
-    scheduler::run_user(*task.context, run);
+    // execve replaces the context, so it is looked up at each turn.
+    Context &context = *task.context;
+    const Trap trap = scheduler::run_user(context, [&context] { return context.run(); });
     serve(task, trap);
   }
 }

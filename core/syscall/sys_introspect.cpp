@@ -1,12 +1,8 @@
-// System calls that look at other processes, and barriers across their threads.
-#include <sys/syscall.h>
-#include <unistd.h>
-
+// System calls that look at other processes, and that take apart what tasks share.
 #include <algorithm>
 
 #include "abi/wait.hpp"
 #include "proc/proc_internal.hpp"
-#include "sched/bkl.hpp"
 #include "sched/scheduler.hpp"
 #include "syscall/syscall.hpp"
 #include "vfs/file.hpp"
@@ -117,20 +113,6 @@ std::int64_t compare(const void *a, const void *b) {
   return x < y ? 1 : 2;
 }
 
-constexpr int kMembarrierQuery = 0, kMembarrierGlobal = 1, kMembarrierPrivate = 8,
-              kMembarrierRegisterPrivate = 16;
-
-// The host's barrier reaches all threads of the machine, those of the guest among them.
-SysResult host_barrier() {
-  long result;
-  {
-    BklReleased released;
-    result = syscall(SYS_membarrier, kMembarrierGlobal, 0, 0);
-  }
-  if (result != 0) return Err(Errno::Inval);
-  return 0;
-}
-
 }  // namespace
 
 SysResult sys_process_vm_readv(Task &task, const SysArgs &args) {
@@ -160,22 +142,6 @@ SysResult sys_kcmp(Task &task, const SysArgs &args) {
       return compare(a->fs.get(), b->fs.get());
     case kSighand:
       return compare(a->process->handlers.get(), b->process->handlers.get());
-    default:
-      return Err(Errno::Inval);
-  }
-}
-
-SysResult sys_membarrier(Task &, const SysArgs &args) {
-  if (args.u32(1) != 0) return Err(Errno::Inval);
-  switch (args.s32(0)) {
-    case kMembarrierQuery:
-      return kMembarrierGlobal | kMembarrierPrivate | kMembarrierRegisterPrivate;
-    case kMembarrierGlobal:
-    case kMembarrierPrivate:
-      return host_barrier();
-    case kMembarrierRegisterPrivate:
-      // The barrier that is used needs no registration.
-      return 0;
     default:
       return Err(Errno::Inval);
   }

@@ -4,6 +4,7 @@
 #include "abi/resource.hpp"
 #include "proc/itimer.hpp"
 #include "proc/proc_internal.hpp"
+#include "sched/scheduler.hpp"
 #include "sched/wait.hpp"
 #include "syscall/syscall.hpp"
 #include "syscall/times.hpp"
@@ -39,6 +40,7 @@ Result<std::int64_t> read_cpu_clock(Task &task, int clock_id) {
   if ((clock_id & kCpuClockPerThread) != 0) {
     const Ref<Task> other = number == 0 ? Ref<Task>(&task) : find_task(number);
     if (!other || other->process != task.process) return Err(Errno::Inval);
+    scheduler::update_cpu_times();
     return pick(which, other->user_ns, other->system_ns);
   }
   const Ref<Process> process = number == 0 ? task.process : find_process(number);
@@ -144,6 +146,7 @@ Result<std::int64_t> read_clock(Task &task, int clock_id) {
     case abi::kCLOCK_PROCESS_CPUTIME_ID:
       return process_cpu_ns(*task.process);
     case abi::kCLOCK_THREAD_CPUTIME_ID:
+      scheduler::update_cpu_times();
       return task.user_ns + task.system_ns;
     default:
       return Err(Errno::Inval);
