@@ -1,5 +1,6 @@
 #include "sched/timer.hpp"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,7 @@ class TimerQueue {
 
   void insert(Timer &timer, std::int64_t deadline_ns) {
     timer.deadline_ns_ = deadline_ns;
+    timer.order_ns_ = std::max(deadline_ns, last_run_);
     timer.sequence_ = next_sequence_++;
     timer.armed_ = true;
     heap_.push_back(&timer);
@@ -49,6 +51,7 @@ class TimerQueue {
   std::int64_t run_expired() {
     const std::uint64_t limit = next_sequence_;
     const std::int64_t now = clock::monotonic_ns();
+    last_run_ = now;
     while (next_deadline() <= now && heap_.front()->sequence_ < limit) run(*heap_.front());
     return next_deadline();
   }
@@ -56,6 +59,7 @@ class TimerQueue {
   void set_hook(void (*hook)(std::int64_t)) { hook_ = hook; }
   bool driven() const { return hook_ != nullptr; }
   void clock_changed() {
+    last_run_ = INT64_MIN;
     const std::int64_t next = next_deadline();
     if (next != kNoDeadline && hook_) hook_(next);
   }
@@ -72,7 +76,7 @@ class TimerQueue {
   }
 
   static bool before(const Timer &a, const Timer &b) {
-    if (a.deadline_ns_ != b.deadline_ns_) return a.deadline_ns_ < b.deadline_ns_;
+    if (a.order_ns_ != b.order_ns_) return a.order_ns_ < b.order_ns_;
     return a.sequence_ < b.sequence_;
   }
   void put(std::size_t index, Timer *timer) {
@@ -104,6 +108,7 @@ class TimerQueue {
 
   std::vector<Timer *> heap_;
   std::uint64_t next_sequence_ = 0;
+  std::int64_t last_run_ = INT64_MIN;
   Timer *running_ = nullptr;
   void (*hook_)(std::int64_t) = nullptr;
 };

@@ -30,6 +30,9 @@ class Timer {
   friend class TimerQueue;
   std::function<void()> function_;
   std::int64_t deadline_ns_ = kNoDeadline;
+  // The deadline, or a later time when that had passed already: a timer that is always armed in the
+  // past must not keep the others from firing.
+  std::int64_t order_ns_ = kNoDeadline;
   std::uint64_t sequence_ = 0;  // timers of one deadline fire in the order in which they were armed
   std::uint32_t heap_index_ = 0;  // in TimerQueue's heap, while armed
   bool armed_ = false;
