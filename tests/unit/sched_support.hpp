@@ -2,6 +2,8 @@
 // threads.
 #pragma once
 
+#include <time.h>
+
 #include <atomic>
 #include <functional>
 #include <semaphore>
@@ -15,6 +17,13 @@
 #include "sched/wait.hpp"
 
 namespace cowbird::test {
+
+// CPU time of the calling host thread, which a busy host does not change.
+inline std::int64_t host_cpu_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return now.tv_sec * kNsPerSec + now.tv_nsec;
+}
 
 class Machine {
  public:
