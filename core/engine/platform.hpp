@@ -91,8 +91,8 @@ class AddressSpace {
   // Waits until the point is reached; releases the big kernel lock while it waits. True, or false
   // when the host process is dead (then nothing can be reached any more, and all points are).
   virtual bool synchronize(SyncPoint point) = 0;
-  // Has the changes queued up to now applied soon, although no context may ever run again (the last thread
-  // has exited); does not wait. mm/ gives the frames back when their point is reached.
+  // Has the changes queued up to now applied soon, although no context may ever run again (the last
+  // thread has exited); does not wait. mm/ gives the frames back when their point is reached.
   virtual void flush() {}
   // The host process is gone.
   virtual bool dead() const = 0;

@@ -30,4 +30,53 @@ void SpinGovernor::lost() {
   backoff_ = std::min(backoff_ * 2, kMaxBackoff);
 }
 
+HandOver HandOverGovernor::begin(bool room) {
+  forced_ = mode_ == HandOver::TwoCpus && !room;
+  return forced_ ? HandOver::OneCpu : mode_;
+}
+
+void HandOverGovernor::end(std::int64_t elapsed_ns) {
+  if (forced_) return;
+  if (warm_up_ > 0) {
+    --warm_up_;
+    return;
+  }
+  std::int64_t &average_ns = average(mode_);
+  const std::int64_t clipped = std::clamp<std::int64_t>(elapsed_ns, 0, kClipNs);
+  average_ns = average_ns == 0 ? clipped : average_ns + (clipped - average_ns) / 32;
+  // Spinning that has become bad is ended at once: each lost wait costs a wake-up across
+  // processors.
+  const bool spoilt =
+      mode_ == HandOver::TwoCpus && !trial_ && average_ns > 2 * average(HandOver::OneCpu);
+  if (spoilt) {
+    settled_ = HandOver::OneCpu;
+    settle_for_ = kMinSettled;
+    enter(settled_, settle_for_, false);
+  } else if (--left_ == 0) {
+    decide();
+  }
+}
+
+void HandOverGovernor::enter(HandOver mode, unsigned count, bool trial) {
+  if (mode != mode_) warm_up_ = kWarmUp;
+  mode_ = mode;
+  left_ = count;
+  trial_ = trial;
+}
+
+void HandOverGovernor::decide() {
+  const HandOver other = settled_ == HandOver::OneCpu ? HandOver::TwoCpus : HandOver::OneCpu;
+  if (mode_ == settled_) {
+    // What is settled has been measured anew; now the other one.
+    average(other) = 0;
+    enter(other, kTrial, true);
+    return;
+  }
+  const std::int64_t one = average(HandOver::OneCpu), two = average(HandOver::TwoCpus);
+  const HandOver better = two + two / 6 < one ? HandOver::TwoCpus : HandOver::OneCpu;
+  settle_for_ = better == settled_ ? std::min(settle_for_ * 2, kMaxSettled) : kMinSettled;
+  settled_ = better;
+  enter(better, settle_for_, false);
+}
+
 }  // namespace cowbird

@@ -1,12 +1,13 @@
-// SpinGovernor: how long one side of a hand-over should spin before it parks, learnt from how
-// earlier waits ended. A time, not a number of turns, so that it means the same on every processor.
-// Used by StubContext, one for each direction; not thread-safe.
+// How the two sides of a hand-over wait for each other, learnt from how earlier ones went. Used by
+// StubContext; not thread-safe. Everything is a time, not a number of turns, so that it means the
+// same on every processor; the caller reads the clock.
 #pragma once
 
 #include <cstdint>
 
 namespace cowbird {
 
+// How long one side should spin before it parks.
 class SpinGovernor {
  public:
   static constexpr std::int64_t kMaxNs = 50'000;
@@ -20,13 +21,48 @@ class SpinGovernor {
   std::int64_t begin_wait();
   // The answer came `waited_ns` after the wait began, while spinning.
   void won(std::int64_t waited_ns);
-  // The budget ran out, or, when it was 0, the side parked. Waits with budget 0 need not be told.
+  // The budget ran out. Waits with budget 0 need not be told.
   void lost();
 
  private:
   std::int64_t budget_ns_ = kStartNs;
   unsigned skip_ = 0;
   unsigned backoff_ = kMinBackoff;
+};
+
+// Where the two sides of a hand-over run.
+enum class HandOver : std::uint8_t {
+  OneCpu,   // on one processor, and the waiting side sleeps
+  TwoCpus,  // on two, and the waiting side spins
+};
+
+// Which of the two is faster depends on the host (how far its processors are from each other, what
+// else they do) and on the guest (how long it computes), so both are tried in turn and the times
+// compared. Spinning has to be clearly better, because it keeps a second processor busy.
+class HandOverGovernor {
+ public:
+  static constexpr std::int64_t kClipNs = 50'000;  // a longer time says nothing about the hand-over
+  static constexpr unsigned kWarmUp = 8;           // hand-overs after a change that are not counted
+  static constexpr unsigned kTrial = 56;           // hand-overs of a trial
+  static constexpr unsigned kMinSettled = 1024, kMaxSettled = 65536;
+
+  // How the hand-over that begins now is made; TwoCpus only if there is `room`.
+  HandOver begin(bool room);
+  // It was answered `elapsed_ns` later.
+  void end(std::int64_t elapsed_ns);
+  HandOver mode() const { return mode_; }
+
+ private:
+  std::int64_t &average(HandOver mode) { return average_ns_[mode == HandOver::TwoCpus ? 1 : 0]; }
+  void enter(HandOver mode, unsigned count, bool trial);
+  void decide();
+
+  HandOver mode_ = HandOver::OneCpu, settled_ = HandOver::OneCpu;
+  bool trial_ = true;
+  bool forced_ = false;  // no room: this hand-over says nothing
+  unsigned left_ = kTrial, warm_up_ = kWarmUp;
+  unsigned settle_for_ = kMinSettled;
+  std::int64_t average_ns_[2] = {0, 0};
 };
 
 }  // namespace cowbird

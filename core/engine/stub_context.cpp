@@ -21,7 +21,7 @@ constexpr std::int64_t kCheckNs = 100 * kNsPerMs;
 constexpr unsigned kDeafChecks = 3;
 constexpr std::uint64_t kDeafRunNs = 20'000'000;
 
-constexpr std::uint16_t kUserCs = 0x33, kUserSs = 0x2b;
+constexpr std::uint16_t kUserCs = 0x33, kUserCs32 = 0x23, kUserSs = 0x2b;
 constexpr std::uint32_t kAutoDisarm = 1u << 31;
 constexpr std::uint64_t kFrameFlags = 7;
 constexpr std::uint64_t kEnosys = static_cast<std::uint64_t>(-38);
@@ -29,7 +29,7 @@ constexpr std::int32_t kSigsysSeccomp = 1;  // si_code SYS_SECCOMP
 constexpr std::uint32_t kArchX86_64 = 0xc000003e;
 constexpr std::uint32_t kX32Bit = 0x40000000;
 constexpr std::uint64_t kErrorWrite = 2, kErrorFetch = 16;
-constexpr unsigned kPageFaultVector = 14;
+constexpr unsigned kPageFaultVector = 14, kProtectionVector = 13;
 
 constexpr std::uint64_t signal_bit(int signal) { return std::uint64_t{1} << (signal - 1); }
 constexpr std::uint64_t kHandled = signal_bit(SIGILL) | signal_bit(SIGTRAP) | signal_bit(SIGBUS) |
@@ -48,7 +48,10 @@ std::string read_proc(const std::string &path) {
 }
 
 Trap decode_fault(const stub::HostFrame &frame) {
-  if (frame.trap_number == kPageFaultVector) {
+  // A signal that the host forces for another reason (SI_KERNEL) shows the numbers of an earlier
+  // fault.
+  const bool forced = frame.code == SI_KERNEL && frame.trap_number == kPageFaultVector;
+  if (frame.trap_number == kPageFaultVector && !forced) {
     const FaultAccess access = (frame.error & kErrorFetch) != 0   ? FaultAccess::Exec
                                : (frame.error & kErrorWrite) != 0 ? FaultAccess::Write
                                                                   : FaultAccess::Read;
@@ -61,8 +64,8 @@ Trap decode_fault(const stub::HostFrame &frame) {
             .signal_code = frame.code};
   }
   return {.kind = TrapKind::Exception,
-          .vector = static_cast<std::uint8_t>(frame.trap_number),
-          .error_code = frame.error,
+          .vector = static_cast<std::uint8_t>(forced ? kProtectionVector : frame.trap_number),
+          .error_code = forced ? 0 : frame.error,
           .signal = frame.signal,
           .signal_code = frame.code};
 }
@@ -122,9 +125,12 @@ Trap StubContext::run() {
     }
     if (tid_ != 0) {
       set_active(true);
+      place(point);
       write_frame();
+      const std::uint64_t start = machine_.ticks();
       resume(point);
       if (wait_for_trap(point)) trap = read_trap();
+      governor_.end(machine_.ns_of(machine_.ticks() - start));
     }
   }
   running_.store(false);
@@ -143,21 +149,43 @@ void StubContext::park() {
   set_active(false);
 }
 
+void StubContext::place(SyncPoint point) {
+  mode_ = governor_.begin(machine_.room_to_spin());
+  const int cpu = VcpuPlacement::current().prepare(machine_, mode_);
+  cpu_set_t mask;
+  if (placement_.update(machine_, mode_, cpu, mask))
+    process_.set_affinity(tid_, &mask, sizeof mask);
+  space_.place_orders_thread(point, mode_, cpu);
+}
+
 void StubContext::write_frame() {
   stub::HostFrame &f = frame();
-  f.flags = kFrameFlags;
-  f.link = 0;
-  f.stack_base = stub::mailbox_address(slot_) + stub::kMailboxStack;
-  f.stack_flags = kAutoDisarm;
-  f.stack_size = stub::kMailboxStackBytes;
-  const abi::UserRegs &r = regs_;
-  f.r8 = r.r8, f.r9 = r.r9, f.r10 = r.r10, f.r11 = r.r11;
-  f.r12 = r.r12, f.r13 = r.r13, f.r14 = r.r14, f.r15 = r.r15;
-  f.rdi = r.rdi, f.rsi = r.rsi, f.rbp = r.rbp, f.rbx = r.rbx;
-  f.rdx = r.rdx, f.rax = r.rax, f.rcx = r.rcx, f.rsp = r.rsp, f.rip = r.rip;
-  f.eflags = r.eflags | 0x202;
-  f.cs = kUserCs, f.ss = kUserSs, f.fs = 0, f.gs = 0;
-  f.signal_mask = ~kHandled;
+  if (!frame_complete_) {
+    f.flags = kFrameFlags;
+    f.link = 0;
+    f.stack_base = stub::mailbox_address(slot_) + stub::kMailboxStack;
+    f.stack_flags = kAutoDisarm;
+    f.stack_size = stub::kMailboxStackBytes;
+    f.ss = kUserSs, f.fs = 0, f.gs = 0;
+    f.signal_mask = ~kHandled;
+  }
+  // Each line that is not written stays in the other processor's cache.
+  const auto put = [&](std::uint64_t &in_frame, std::uint64_t value, std::uint64_t known) {
+    if (!frame_complete_ || value != known) in_frame = value;
+  };
+  const abi::UserRegs &r = regs_, &w = written_;
+  put(f.r8, r.r8, w.r8), put(f.r9, r.r9, w.r9), put(f.r10, r.r10, w.r10), put(f.r11, r.r11, w.r11);
+  put(f.r12, r.r12, w.r12), put(f.r13, r.r13, w.r13), put(f.r14, r.r14, w.r14);
+  put(f.r15, r.r15, w.r15), put(f.rdi, r.rdi, w.rdi), put(f.rsi, r.rsi, w.rsi);
+  put(f.rbp, r.rbp, w.rbp), put(f.rbx, r.rbx, w.rbx), put(f.rdx, r.rdx, w.rdx);
+  put(f.rax, r.rax, w.rax), put(f.rcx, r.rcx, w.rcx), put(f.rsp, r.rsp, w.rsp);
+  put(f.rip, r.rip, w.rip), put(f.eflags, r.eflags | 0x202, w.eflags);
+  // A program may have gone to 32-bit code by a far jump, as on Linux; there is no other choice.
+  const std::uint16_t cs = r.cs == kUserCs32 ? kUserCs32 : kUserCs;
+  if (!frame_complete_ || cs != w.cs) f.cs = cs;
+  written_ = regs_;
+  written_.cs = cs;
+  frame_complete_ = true;
 }
 
 void StubContext::resume(SyncPoint point) {
@@ -172,8 +200,7 @@ void StubContext::resume(SyncPoint point) {
     box.new_gs = stub_gs_ = regs_.gs_base;
     bases_known_ = true;
   }
-  const bool room = machine_.room_to_spin();
-  const std::int64_t guest_budget = room ? guest_spin_.begin_wait() : 0;
+  const std::int64_t guest_budget = mode_ == HandOver::TwoCpus ? guest_spin_.begin_wait() : 0;
   const bool guest_could_spin = std::exchange(guest_may_spin_, guest_budget > 0);
   box.spin_ticks = machine_.ticks_of(guest_budget);
   __atomic_store_n(&box.park_request, 0u, __ATOMIC_RELAXED);
@@ -193,7 +220,7 @@ bool StubContext::trapped() const {
 
 bool StubContext::wait_for_trap(SyncPoint point) {
   machine_.traps.fetch_add(1, std::memory_order_relaxed);
-  const std::int64_t budget = machine_.room_to_spin() ? kernel_spin_.begin_wait() : 0;
+  const std::int64_t budget = mode_ == HandOver::TwoCpus ? kernel_spin_.begin_wait() : 0;
   if (budget > 0) {
     const std::uint64_t start = machine_.ticks(), limit = machine_.ticks_of(budget);
     std::uint64_t now = start;
@@ -271,7 +298,15 @@ Trap StubContext::read_trap() {
   r.rdi = f.rdi, r.rsi = f.rsi, r.rbp = f.rbp, r.rbx = f.rbx;
   r.rdx = f.rdx, r.rax = f.rax, r.rcx = f.rcx, r.rsp = f.rsp, r.rip = f.rip;
   r.eflags = f.eflags;
-  r.cs = kUserCs, r.ss = kUserSs;
+  r.cs = f.cs == kUserCs32 ? kUserCs32 : kUserCs;
+  r.ss = kUserSs;
+  written_ = r;
+  written_.cs = f.cs;
+  // A new frame repeats what the last rt_sigreturn restored; guest code may have made that call
+  // itself.
+  frame_complete_ = f.ss == kUserSs && f.signal_mask == ~kHandled &&
+                    f.stack_base == stub::mailbox_address(slot_) + stub::kMailboxStack &&
+                    f.stack_size == stub::kMailboxStackBytes && f.stack_flags == kAutoDisarm;
   r.ds = r.es = r.fs = r.gs = 0;
   if (process_.fsgsbase()) {
     r.fs_base = stub_fs_;

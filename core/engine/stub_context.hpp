@@ -8,6 +8,7 @@
 
 #include <atomic>
 
+#include "engine/placement.hpp"
 #include "engine/platform.hpp"
 #include "engine/spin_governor.hpp"
 #include "engine/stub_space.hpp"
@@ -31,6 +32,7 @@ class StubContext final : public Context {
   StubContext(StubSpace &space, unsigned slot);
 
   void write_frame();
+  void place(SyncPoint point);
   void resume(SyncPoint point);
   // False: the stub is dead.
   bool wait_for_trap(SyncPoint point);
@@ -54,7 +56,12 @@ class StubContext final : public Context {
   std::uint64_t stub_fs_ = 0, stub_gs_ = 0;
   bool bases_known_ = false;
   std::uint64_t trapped_at_ = 0;  // ticks
-  SpinGovernor kernel_spin_, guest_spin_;
+  HandOverGovernor governor_;
+  HandOver mode_ = HandOver::OneCpu;  // of the hand-over in progress
+  StubPlacement placement_;
+  SpinGovernor kernel_spin_, guest_spin_;  // in mode TwoCpus
+  abi::UserRegs written_{};                // what the frame holds, as far as we wrote or read it
+  bool frame_complete_ = false;            // the frame's constant parts have been written
   bool guest_may_spin_ = false;
   bool active_ = false;
 

@@ -219,6 +219,8 @@ void StubPool::on_event(StubProcess &process) {
         process.take_flushed();
         process.prepare_first_thread();
         process.state = StubProcess::State::Preparing;
+        MutexLock guard(lock_);
+        ++stats_.stubs_recycled;
       } else if (proven + 1 == process.await_point()) {
         process.kill();  // execve failed; the process is of no use any more
       }

@@ -132,6 +132,14 @@ bool StubSpace::wait_proven(SyncPoint point) {
   return !process_.dead();
 }
 
+void StubSpace::place_orders_thread(SyncPoint point, HandOver mode, int cpu) {
+  if (proven_.load(std::memory_order_relaxed) >= point) return;
+  MutexLock guard(lock_);
+  cpu_set_t mask;
+  if (orders_placement_.update(machine_, mode, cpu, mask))
+    process_.set_affinity(process_.pid(), &mask, sizeof mask);
+}
+
 Result<unsigned> StubSpace::take_slot() {
   MutexLock guard(lock_);
   auto &threads = process_.threads();

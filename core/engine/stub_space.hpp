@@ -11,6 +11,7 @@
 
 #include "base/lock.hpp"
 #include "engine/order_queue.hpp"
+#include "engine/placement.hpp"
 #include "engine/platform.hpp"
 #include "engine/stub_pool.hpp"
 #include "engine/stub_process.hpp"
@@ -40,6 +41,8 @@ class StubSpace final : public AddressSpace {
   // False: the stub is dead.
   bool publish(SyncPoint &point);
   bool orders_outstanding(SyncPoint point);
+  // Keeps the thread that executes orders near the guest thread that waits for it.
+  void place_orders_thread(SyncPoint point, HandOver mode, int cpu);
   // A slot for a context; the thread in it may have to be made yet.
   Result<unsigned> take_slot();
   // The thread is left parked in the stub, for a later context of this space only.
@@ -60,6 +63,7 @@ class StubSpace final : public AddressSpace {
   Mutex lock_{LockRank::StubOrders, "stub orders"};
   Mutex thread_lock_{LockRank::Engine, "stub threads"};
   OrderQueue queue_ GUARDED_BY(lock_);
+  StubPlacement orders_placement_ GUARDED_BY(lock_);
   unsigned waiters_ GUARDED_BY(lock_) = 0;  // callers of wait_proven that sleep
   // Whether the queue holds what the ring does not; read without the lock.
   std::atomic<bool> queued_{false};

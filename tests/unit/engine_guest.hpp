@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -46,11 +47,19 @@ class GuestMachine {
 
   std::byte *frame(Pfn pfn) { return memory + (pfn << kPageShift); }
   Pfn allocate(std::uint64_t pages = 1) {
+    auto &free = free_[pages];
+    if (!free.empty()) {
+      const Pfn again = free.back();
+      free.pop_back();
+      return again;
+    }
     const Pfn first = next_;
     next_ += pages;
     if (next_ > kMemoryPages) std::abort();
     return first;
   }
+
+  void release(Pfn first, std::uint64_t pages) { free_[pages].push_back(first); }
 
   UniqueFd memory_fd;
   std::byte *memory = nullptr;
@@ -58,6 +67,7 @@ class GuestMachine {
 
  private:
   Pfn next_ = 16;
+  std::map<std::uint64_t, std::vector<Pfn>> free_;
 };
 
 // Code at kCode (16 pages), data at kData (16 pages), a stack page below kStack.
@@ -78,6 +88,8 @@ class Guest {
   ~Guest() {
     context.reset();
     space.reset();
+    for (const Pfn pfn : {code_pfn, data_pfn}) machine.release(pfn, 16);
+    machine.release(stack_pfn, 4);
   }
 
   void map_all() {
