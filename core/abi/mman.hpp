@@ -1,5 +1,5 @@
-// Constants of mmap(2), mprotect(2), mremap(2), madvise(2), msync(2), mlock2(2), mlockall(2) and
-// membarrier(2), as a guest on Linux x86-64 sees them. Anyone may include this header.
+// Constants of mmap(2), mprotect(2), mremap(2), madvise(2), msync(2), mlock2(2) and mlockall(2), as
+// a guest on Linux x86-64 sees them. Anyone may include this header.
 #pragma once
 
 #include <cstdint>
@@ -63,11 +63,6 @@ inline constexpr std::uint32_t kMLOCK_ONFAULT = 1;
 inline constexpr std::uint32_t kMCL_CURRENT = 1;
 inline constexpr std::uint32_t kMCL_FUTURE = 2;
 inline constexpr std::uint32_t kMCL_ONFAULT = 4;
-
-inline constexpr std::uint32_t kMEMBARRIER_CMD_QUERY = 0;
-inline constexpr std::uint32_t kMEMBARRIER_CMD_GLOBAL = 1 << 0;
-inline constexpr std::uint32_t kMEMBARRIER_CMD_PRIVATE_EXPEDITED = 1 << 3;
-inline constexpr std::uint32_t kMEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED = 1 << 4;
 
 inline constexpr std::uint32_t kPER_READ_IMPLIES_EXEC = 0x0400000;
 

@@ -30,6 +30,7 @@ class StubSpace final : public AddressSpace {
   void protect(VirtAddr address, std::uint64_t pages, Prot prot) override;
   SyncPoint sync_point() override;
   bool reached(SyncPoint point) override;
+  void flush() override;
   bool synchronize(SyncPoint point) override;
   bool dead() const override { return process_.dead(); }
 

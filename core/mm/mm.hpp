@@ -210,8 +210,6 @@ class Mm : public RefCounted<Mm> {
   void for_each_vma(const std::function<void(const Vma &)> &function) const;
   MmUsage usage() const;
   std::uint64_t minor_faults = 0, major_faults = 0;
-  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED was called.
-  bool membarrier_registered = false;
 
   // Frames of this Mm that fork or unmapping retired but that the engine has not proved unreachable
   // yet are released here when it has; called on the way through the kernel. Cheap when there are

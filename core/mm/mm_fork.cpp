@@ -20,7 +20,6 @@ Result<Ref<Mm>> Mm::fork() {
   child->env_start = env_start, child->env_end = env_end;
   child->auxv = auxv;
   child->exe = exe;
-  child->membarrier_registered = membarrier_registered;
 
   bool enough = true;
   {

@@ -48,7 +48,6 @@ void RetireQueue::free_abandoned(RetireQueue *queue) {
 
 void RetireQueue::abandon(std::unique_ptr<RetireQueue> queue, std::unique_ptr<AddressSpace> space) {
   queue->owned_space_ = std::move(space);
-  queue->owned_space_->flush();
   RetireQueue *raw = queue.release();
   if (!raw->link_.linked()) queues().push_back(*raw);
   raw->reap();
@@ -62,6 +61,8 @@ std::uint64_t RetireQueue::reap_all() {
     RetireQueue &queue = *it;
     ++it;
     freed += queue.reap();
+    // No thread of an abandoned address space comes by to have the rest applied.
+    if (queue.owned_space_ && !queue.batches_.empty()) queue.space_->flush();
     free_abandoned(&queue);
   }
   return freed;

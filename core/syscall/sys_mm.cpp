@@ -1,15 +1,10 @@
 // System calls about the address space: mmap(2) and its family, brk(2), madvise(2), msync(2), the
-// mlock family, mincore(2), membarrier(2).
-#include <sys/syscall.h>
-#include <unistd.h>
-
+// mlock family, mincore(2).
 #include <algorithm>
 
 #include "abi/mman.hpp"
 #include "mm/mm.hpp"
 #include "proc/task.hpp"
-#include "sched/bkl.hpp"
-#include "sched/scheduler.hpp"
 #include "syscall/syscall.hpp"
 
 namespace cowbird {
@@ -183,33 +178,6 @@ SysResult sys_mincore(Task &task, const SysArgs &args) {
     TRY(task.mm->mincore(start + (done << kPageShift), step << kPageShift, resident));
     TRY(out.at(done).write_array(resident));
   }
-  return 0;
-}
-
-SysResult sys_membarrier(Task &task, const SysArgs &args) {
-  const std::uint32_t command = args.u32(0);
-  if (args.u32(1) != 0) return Err(Errno::Inval);
-  switch (command) {
-    case abi::kMEMBARRIER_CMD_QUERY:
-      return abi::kMEMBARRIER_CMD_GLOBAL | abi::kMEMBARRIER_CMD_PRIVATE_EXPEDITED |
-             abi::kMEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
-    case abi::kMEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED:
-      task.mm->membarrier_registered = true;
-      return 0;
-    case abi::kMEMBARRIER_CMD_PRIVATE_EXPEDITED:
-      if (!task.mm->membarrier_registered) return Err(Errno::Perm);
-      if (task.mm->users <= 1) return 0;
-      break;
-    case abi::kMEMBARRIER_CMD_GLOBAL:
-      break;
-    default:
-      return Err(Errno::Inval);
-  }
-  // On one vCPU the other threads have passed a switch. On several, the host puts a barrier on
-  // every processor; only its global command reaches the processes that run guest code.
-  if (scheduler::vcpu_count() <= 1) return 0;
-  const BklReleased released;
-  if (::syscall(SYS_membarrier, abi::kMEMBARRIER_CMD_GLOBAL, 0, 0) != 0) return Err(Errno::Inval);
   return 0;
 }
 
