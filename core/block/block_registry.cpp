@@ -23,8 +23,8 @@ Result<void> register_block_device(Ref<BlockDevice> device) {
   if (find_block_device(device->name()) || find_block_device(device->major(), device->minor())) {
     return Err(Errno::Exist);
   }
-  registry().devices.push_back(device);
-  if (registry().listener) registry().listener(*device, true);
+  registry().devices.push_back(std::move(device));
+  if (registry().listener) registry().listener(*registry().devices.back(), true);
   return {};
 }
 

@@ -52,6 +52,7 @@ bool present(const fs::path &file) {
 // The directories in which the plugins of this kind are looked for, in order.
 std::vector<fs::path> folders_for(const std::vector<fs::path> &search_path, PluginKind kind) {
   std::vector<fs::path> folders;
+  folders.reserve(search_path.size() * 2);
   const char *own = plugins::rules_of(static_cast<std::uint32_t>(kind))->folder;
   for (const fs::path &directory : search_path) {
     folders.push_back(directory);

@@ -222,7 +222,7 @@ struct Instance {
                     void **out) noexcept {
     const Host host(table, device);
     return guarded(host, [&]() -> int {
-      *out = new Instance(host, Config(*table, config));
+      *out = std::make_unique<Instance>(host, Config(*table, config)).release();
       return 0;
     });
   }
