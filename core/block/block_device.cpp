@@ -226,9 +226,9 @@ Result<std::size_t> BlockDevice::read(std::uint64_t offset, std::span<std::byte>
   while (moved < buffer.size()) {
     const Step step = next_step(offset + moved, buffer.size() - moved, block_size());
     const auto piece = buffer.subspan(moved, step.bytes);
-    const auto result =
-        step.whole ? transfer(BlockOperation::Read, offset + moved, piece.data(), piece.size())
-                   : read_part(offset + moved, piece);
+    auto result = step.whole
+                      ? transfer(BlockOperation::Read, offset + moved, piece.data(), piece.size())
+                      : read_part(offset + moved, piece);
     if (!result && moved == 0) return result;
     if (!result) return moved;
     moved += *result;

@@ -64,6 +64,7 @@ std::vector<fs::path> folders_for(const std::vector<fs::path> &search_path, Plug
 std::string searched_text(const std::vector<fs::path> &search_path) {
   if (search_path.empty()) return "No directory was searched.";
   std::vector<std::string> texts;
+  texts.reserve(search_path.size());
   std::error_code ignored;
   for (const fs::path &directory : search_path) {
     texts.push_back(directory.string() +
