@@ -1,8 +1,8 @@
 #include "base/host_thread.hpp"
 
-#include <signal.h>
 #include <sys/mman.h>
 
+#include <csignal>
 #include <memory>
 
 #include "base/log.hpp"

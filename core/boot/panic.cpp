@@ -2,13 +2,13 @@
 
 #include <cxxabi.h>
 #include <fmt/format.h>
-#include <signal.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -82,11 +82,9 @@ void print_frame(std::size_t index, bool demangle) {
     readable = abi::__cxa_demangle(symbol.name, nullptr, nullptr, &status);
   }
   const char *name = readable ? readable : symbol.name;
-  say("  #%-2zu 0x%016llx %.400s+0x%llx (%s+0x%llx)\n", index,
-      static_cast<unsigned long long>(frame.pc), name[0] ? name : "?",
-      static_cast<unsigned long long>(symbol.offset + back),
-      slash ? slash + 1 : (symbol.object[0] ? symbol.object : "?"),
-      static_cast<unsigned long long>(symbol.file_address + back));
+  say("  #%-2zu 0x%016lx %.400s+0x%lx (%s+0x%lx)\n", index, frame.pc, name[0] ? name : "?",
+      symbol.offset + back, slash ? slash + 1 : (symbol.object[0] ? symbol.object : "?"),
+      symbol.file_address + back);
   std::free(readable);
 }
 
@@ -106,8 +104,8 @@ void print_head() {
   say("\ncowbird: guest kernel panic: %s\n", the_panic.message);
   const Thread *thread = current_thread();
   if (thread) {
-    say("kernel thread: %.64s (id %llu) on vCPU %d\n", thread->name().c_str(),
-        static_cast<unsigned long long>(thread->id()), scheduler::current_vcpu());
+    say("kernel thread: %.64s (id %lu) on vCPU %d\n", thread->name().c_str(), thread->id(),
+        scheduler::current_vcpu());
   } else {
     char name[16] = "?";
     ::pthread_getname_np(::pthread_self(), name, sizeof name);
@@ -216,7 +214,7 @@ const char *signal_text(int signal) {
 void describe_fault(char *out, std::size_t size, int signal, const siginfo_t &info,
                     const ucontext_t &context) {
   const auto address = reinterpret_cast<std::uint64_t>(info.si_addr);
-  const auto pc = static_cast<unsigned long long>(context.uc_mcontext.gregs[REG_RIP]);
+  const auto pc = static_cast<std::uint64_t>(context.uc_mcontext.gregs[REG_RIP]);
   if (signal == SIGABRT) {
     std::snprintf(out, size, "%s", signal_text(signal));
     return;
@@ -230,7 +228,7 @@ void describe_fault(char *out, std::size_t size, int signal, const siginfo_t &in
     std::uint64_t low = 0, high = 0;
     scheduler::stack_bounds(*thread, low, high);
     if (address < low && low - address <= kStackGuardSize) {
-      std::snprintf(out, size, "stack overflow of kernel thread %.64s at pc 0x%llx",
+      std::snprintf(out, size, "stack overflow of kernel thread %.64s at pc 0x%lx",
                     thread->name().c_str(), pc);
       return;
     }
@@ -239,11 +237,10 @@ void describe_fault(char *out, std::size_t size, int signal, const siginfo_t &in
   // Page-fault error code: bit 1 is a write, bit 4 an instruction fetch.
   const auto error = context.uc_mcontext.gregs[REG_ERR];
   if (memory && info.si_code != SI_KERNEL) {
-    std::snprintf(out, size, "%s: %s at 0x%llx, pc 0x%llx", signal_text(signal),
-                  (error & 16) ? "execution" : ((error & 2) ? "write" : "read"),
-                  static_cast<unsigned long long>(address), pc);
+    std::snprintf(out, size, "%s: %s at 0x%lx, pc 0x%lx", signal_text(signal),
+                  (error & 16) ? "execution" : ((error & 2) ? "write" : "read"), address, pc);
   } else {
-    std::snprintf(out, size, "%s at pc 0x%llx", signal_text(signal), pc);
+    std::snprintf(out, size, "%s at pc 0x%lx", signal_text(signal), pc);
   }
 }
 

@@ -1,8 +1,7 @@
 #include "sched/clock.hpp"
 
-#include <time.h>
-
 #include <atomic>
+#include <ctime>
 
 #include "base/units.hpp"
 #include "sched/timer.hpp"

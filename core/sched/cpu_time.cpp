@@ -1,10 +1,10 @@
 #include "sched/cpu_time.hpp"
 
 #include <cpuid.h>
-#include <time.h>
 #include <x86intrin.h>
 
 #include <atomic>
+#include <ctime>
 
 #include "base/units.hpp"
 #include "sched/clock.hpp"

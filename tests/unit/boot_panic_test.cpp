@@ -1,10 +1,10 @@
 #include <dlfcn.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <csignal>
 #include <stdexcept>
 #include <string>
 #include <thread>

@@ -2,9 +2,8 @@
 // threads.
 #pragma once
 
-#include <time.h>
-
 #include <atomic>
+#include <ctime>
 #include <functional>
 #include <semaphore>
 #include <vector>
