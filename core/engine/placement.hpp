@@ -25,6 +25,8 @@ class VcpuPlacement {
   // Makes the calling vCPU ready for hand-overs of this kind; its processor, or -1 when it has no
   // fixed one now.
   int prepare(const EngineMachine &machine, HandOver mode);
+  // The processor this thread is pinned to, or -1.
+  int pinned_cpu() const { return cpu_; }
 
  private:
   void pin(const EngineMachine &machine);

@@ -104,7 +104,9 @@ class Context {
   virtual ~Context() = default;
 
   // Runs guest code until something traps. Called without the big kernel lock, on a vCPU. Before it
-  // returns, registers are copied in; before it runs the guest, they are written back.
+  // returns, registers are copied in; before it runs the guest, they are written back. May pin the
+  // calling host thread to a processor: host threads that a vCPU makes inherit that, so they are
+  // made elsewhere.
   virtual Trap run() = 0;
   // Makes a `run` in progress on another host thread, or else the next one, return Interrupted
   // soon. Any host thread; needs no lock.
@@ -146,6 +148,10 @@ class Platform {
  public:
   virtual ~Platform() = default;
 
+  // May take a stub's start-up time when none is warm. Destroying a space is cheap; its stub is
+  // recycled in the background by executing its image anew, which is the only proof that no guest
+  // thread lives on. So a program that gains rights (execve) gets a new space. Again: the host
+  // refuses processes.
   virtual Result<std::unique_ptr<AddressSpace>> new_address_space() = 0;
   // A further context (the first too) in an address space that outlives it. Registers start as
   // zero, extended state as after reset_xstate().

@@ -110,20 +110,14 @@ void StubContext::set_active(bool active) {
 }
 
 Trap StubContext::run() {
-  running_.store(true);
   Trap trap;
   SyncPoint point = 0;
-  if (kick_.exchange(false)) {
-    trap.kind = TrapKind::Interrupted;
-  } else if (space_.publish(point)) {
-    if (tid_ == 0) {
-      auto made = space_.make_thread(slot_);
-      if (made) {
-        tid_ = *made;
-        reset_xstate();
-      }
-    }
-    if (tid_ != 0) {
+  if (space_.publish(point) && have_thread()) {
+    // From here on interrupt() sends a signal; what came before is seen in kick_.
+    running_.store(true);
+    if (kick_.load()) {
+      trap.kind = TrapKind::Interrupted;
+    } else {
       set_active(true);
       place(point);
       write_frame();
@@ -132,15 +126,25 @@ Trap StubContext::run() {
       if (wait_for_trap(point)) trap = read_trap();
       governor_.end(machine_.ns_of(machine_.ticks() - start));
     }
+    running_.store(false);
   }
-  running_.store(false);
+  // Any return answers the interrupts until now: the caller looks around.
   kick_.store(false);
   if (trap.kind == TrapKind::Dead && !process_.dead()) process_.kill();
   return trap;
 }
 
+bool StubContext::have_thread() {
+  if (tid_.load() != 0) return true;
+  auto made = space_.make_thread(slot_);
+  if (!made) return false;
+  reset_xstate();
+  tid_.store(*made);
+  return true;
+}
+
 void StubContext::interrupt() {
-  kick_.store(true);
+  if (kick_.exchange(true)) return;
   if (running_.load()) process_.signal_thread(tid_, stub::kKickSignal);
 }
 
@@ -254,7 +258,7 @@ bool StubContext::sleep_for_trap(SyncPoint point) {
 
 void StubContext::check_responsive(SyncPoint point) {
   if (space_.orders_outstanding(point)) return;
-  const std::string base = fmt::format("/proc/{}/task/{}/", process_.pid(), tid_);
+  const std::string base = fmt::format("/proc/{}/task/{}/", process_.pid(), tid_.load());
   const std::string status = read_proc(base + "status");
   const auto mask = status.find("SigBlk:\t");
   if (mask == std::string::npos) return;
@@ -262,6 +266,7 @@ void StubContext::check_responsive(SyncPoint point) {
       (std::strtoull(status.c_str() + mask + 8, nullptr, 16) & signal_bit(stub::kKickSignal)) != 0;
   if (!blocked) {
     deaf_checks_ = 0;
+    process_.signal_thread(tid_, stub::kKickSignal);
     return;
   }
   // In the stub's own handler signals are blocked too, but only for moments of processor time.
@@ -270,7 +275,7 @@ void StubContext::check_responsive(SyncPoint point) {
   const bool asleep = status.find("State:\tS") != std::string::npos;
   if (deaf_checks_ > kDeafChecks && (asleep || ran - deaf_since_ns_ >= kDeafRunNs)) {
     log_notice("engine: host thread {} of a guest program blocks the kernel's signal; it is killed",
-               tid_);
+               tid_.load());
     process_.kill();
   }
 }

@@ -31,6 +31,7 @@ class StubContext final : public Context {
  private:
   StubContext(StubSpace &space, unsigned slot);
 
+  bool have_thread();
   void write_frame();
   void place(SyncPoint point);
   void resume(SyncPoint point);
@@ -49,7 +50,7 @@ class StubContext final : public Context {
   EngineMachine &machine_;
   const unsigned slot_;
   stub::Mailbox *const box_;
-  int tid_ = 0;
+  std::atomic<int> tid_{0};  // 0: the thread has not been made yet
 
   std::uint32_t to_guest_, to_kernel_;  // the words as last written and last seen
   std::uint64_t frame_offset_;          // checked

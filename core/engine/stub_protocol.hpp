@@ -104,8 +104,8 @@ inline constexpr unsigned kMaxThreads = 1024;
 inline constexpr std::uint64_t kControlBytes = kMailboxBytes * (1 + kMaxThreads);
 inline constexpr std::uint32_t kRingEntries = ORDERS_RING_MASK + 1;
 
-// What kick signals: a real-time signal that libc does not use for itself.
-inline constexpr int kKickSignal = 50;
+// What Context::interrupt sends: SIGUSR1, since signals that are not real-time do not queue up.
+inline constexpr int kKickSignal = 10;
 
 // One raw system call for M.
 struct OrderEntry {

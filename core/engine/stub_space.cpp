@@ -22,10 +22,7 @@ StubSpace::StubSpace(EngineMachine &machine, StubPool &pool, StubProcess &proces
   last_published_ = proven_ = process.await_point();
 }
 
-StubSpace::~StubSpace() {
-  machine_.orders.fetch_add(orders_, std::memory_order_relaxed);
-  pool_.give_back(&process_);
-}
+StubSpace::~StubSpace() { pool_.give_back(&process_); }
 
 void StubSpace::map(VirtAddr address, Pfn first, std::uint64_t pages, Prot prot, bool populate) {
   MutexLock guard(lock_);
@@ -72,7 +69,7 @@ bool StubSpace::feed() {
   while (!queue_.empty()) {
     if (!process_.push(queue_.front())) break;
     queue_.pop();
-    ++orders_;
+    machine_.orders.fetch_add(1, std::memory_order_relaxed);
   }
   process_.publish();
   last_published_.store(process_.published_point(), std::memory_order_release);
@@ -111,10 +108,22 @@ bool StubSpace::synchronize(SyncPoint point) {
   return publish(published) && wait_proven(point);
 }
 
+bool StubSpace::share_cpu_with_orders() {
+  const int cpu = VcpuPlacement::current().pinned_cpu();
+  if (cpu < 0) return false;
+  MutexLock guard(lock_);
+  cpu_set_t mask;
+  if (orders_placement_.update(machine_, HandOver::OneCpu, cpu, mask))
+    process_.set_affinity(process_.pid(), &mask, sizeof mask);
+  return true;
+}
+
 bool StubSpace::wait_proven(SyncPoint point) {
+  // On one processor with us it runs when we sleep; on another it is worth looking for a while.
+  const bool shared = machine_.cpus() == 1 || share_cpu_with_orders();
   process_.wake();
   const std::uint64_t start = machine_.ticks();
-  if (machine_.cpus() > 1) {
+  if (!shared) {
     const std::uint64_t limit = machine_.ticks_of(kSpinNs);
     while (machine_.ticks() - start < limit) {
       if (reached(point)) return !process_.dead();

@@ -57,6 +57,9 @@ class StubSpace final : public AddressSpace {
   // Waits until `point` is proven, awake or asleep; holds no lock.
   bool wait_proven(SyncPoint point);
   SyncPoint proven() REQUIRES(lock_);
+  // Moves M to the caller's processor, when the caller is a vCPU that is pinned to one; whether it
+  // is.
+  bool share_cpu_with_orders();
 
   EngineMachine &machine_;
   StubPool &pool_;
@@ -70,7 +73,6 @@ class StubSpace final : public AddressSpace {
   std::atomic<bool> queued_{false};
   std::atomic<SyncPoint> last_published_{0};
   std::atomic<SyncPoint> proven_{0};
-  std::uint64_t orders_ GUARDED_BY(lock_) = 0;
 };
 
 }  // namespace cowbird
