@@ -41,7 +41,8 @@ inline constexpr VirtAddr kUserMax = 0x7fff'0000'0000;
 enum class TrapKind : std::uint8_t {
   SystemCall,  // regs().orig_rax is the number, rax is set to -ENOSYS, as ptrace shows it on Linux
   PageFault,  // `address`, `access`: SIGSEGV or SIGBUS on the host, by a mapping that is missing or
-              // too weak
+              // too weak. SIGBUS also when the host has no memory left for the page: then the fault
+              // repeats although it was served
   Exception,  // another processor exception: `vector`, and the signal Linux would send
   Interrupted,  // interrupt() was called, or the engine wants the kernel to look around
   Dead,         // the host process behind the address space is gone; only destruction is possible
@@ -108,8 +109,10 @@ class Context {
   // calling host thread to a processor: host threads that a vCPU makes inherit that, so they are
   // made elsewhere.
   virtual Trap run() = 0;
-  // Makes a `run` in progress on another host thread, or else the next one, return Interrupted
-  // soon. Any host thread; needs no lock.
+  // Makes a `run` in progress on another host thread, or else the next one, return soon:
+  // Interrupted, if nothing else comes first. A return for any reason answers all interrupts until
+  // then, so the caller looks for work after every run. Any host thread; needs no lock. May cause
+  // one Interrupted too many.
   virtual void interrupt() = 0;
   // The kernel thread is about to sleep or has been preempted: the host thread behind this context
   // should stop spinning for an answer. A hint.
@@ -154,7 +157,8 @@ class Platform {
   // refuses processes.
   virtual Result<std::unique_ptr<AddressSpace>> new_address_space() = 0;
   // A further context (the first too) in an address space that outlives it. Registers start as
-  // zero, extended state as after reset_xstate().
+  // zero, extended state as after reset_xstate(). At most 1024 live in one space (Again). The host
+  // thread is made at the first run(); a host that refuses it makes that run() return Dead.
   virtual Result<std::unique_ptr<Context>> new_context(AddressSpace &space) = 0;
   // Size of the XSAVE area of get_xstate/set_xstate.
   virtual std::size_t xstate_size() const = 0;

@@ -432,3 +432,35 @@ TEST_CASE("many guests live at the same time", "[engine]") {
   }
   for (auto &guest : guests) CHECK(guest->run().kind == TrapKind::SystemCall);
 }
+
+TEST_CASE("stubs do not outlive the kernel", "[engine]") {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const int kernel = ::fork();
+  if (kernel == 0) {
+    GuestMachine machine;
+    Guest guest(machine);
+    guest.code(kGetpid);
+    guest.run();
+    const int tid = guest.context->host_tid();
+    if (::write(ends[1], &tid, sizeof tid) != sizeof tid) ::_exit(1);
+    for (;;) ::pause();
+  }
+  int tid = 0;
+  REQUIRE(::read(ends[0], &tid, sizeof tid) == sizeof tid);
+  REQUIRE(::kill(tid, 0) == 0);
+  ::kill(kernel, SIGKILL);
+  ::waitpid(kernel, nullptr, 0);
+  // Gone, or a zombie that the host's init has not collected.
+  CHECK(wait_until([&] {
+    const std::string path = "/proc/" + std::to_string(tid) + "/stat";
+    std::FILE *file = std::fopen(path.c_str(), "re");
+    if (file == nullptr) return true;
+    char state = 0;
+    const int got = std::fscanf(file, "%*d %*s %c", &state);
+    std::fclose(file);
+    return got != 1 || state == 'Z' || state == 'X';
+  }));
+  ::close(ends[0]);
+  ::close(ends[1]);
+}
