@@ -34,7 +34,7 @@ namespace cowbird {
   X(Inval, "EINVAL", 22, "Invalid argument")                                       \
   X(NFile, "ENFILE", 23, "Too many open files in system")                          \
   X(MFile, "EMFILE", 24, "Too many open files")                                    \
-  X(NotTty, "ENOTTY", 25, "Inappropriate ioctl for device")                         \
+  X(NotTty, "ENOTTY", 25, "Inappropriate ioctl for device")                        \
   X(TxtBsy, "ETXTBSY", 26, "Text file busy")                                       \
   X(FBig, "EFBIG", 27, "File too large")                                           \
   X(NoSpc, "ENOSPC", 28, "No space left on device")                                \

@@ -115,11 +115,12 @@ class [[nodiscard]] Result<void> {
 #define TRY(expr) COWBIRD_TRY(expr, __COUNTER__)
 #define COWBIRD_TRY(expr, n) COWBIRD_TRY_NAMED(expr, COWBIRD_TRY_NAME(n))
 #define COWBIRD_TRY_NAME(n) cowbird_try_##n
-#define COWBIRD_TRY_NAMED(expr, name)                                     \
-  __extension__({                                                         \
-    auto &&name = (expr);                                                 \
-    if (!name) [[unlikely]] return ::cowbird::Err(name.error());          \
-    std::move(name).value();                                              \
+#define COWBIRD_TRY_NAMED(expr, name)      \
+  __extension__({                          \
+    auto &&name = (expr);                  \
+    if (!name) [[unlikely]]                \
+      return ::cowbird::Err(name.error()); \
+    std::move(name).value();               \
   })
 
 }  // namespace cowbird
