@@ -71,6 +71,8 @@ class PageCache : public RefCounted<PageCache> {
   // Kept by mm/: the mappings of this object, for truncation.
   void add_vma(Vma &vma);
   void remove_vma(Vma &vma);
+  // Somebody may write through a shared mapping, now or after mprotect (memfd's F_SEAL_WRITE).
+  bool has_shared_writable_mapping();
 
  protected:
   PageCache();

@@ -37,6 +37,14 @@ void PageCache::add_vma(Vma &vma) { mappings_.push_back(vma); }
 
 void PageCache::remove_vma(Vma &vma) { List<CacheMapping, &CacheMapping::cache_link>::remove(vma); }
 
+bool PageCache::has_shared_writable_mapping() {
+  for (CacheMapping &mapping : mappings_) {
+    const Vma &vma = static_cast<Vma &>(mapping);
+    if (vma.sharing == Sharing::Shared && has(vma.max_prot, Prot::Write)) return true;
+  }
+  return false;
+}
+
 void PageCache::unmap_everywhere(std::uint64_t first_index, std::uint64_t end_index,
                                  bool private_copies) {
   Laggards laggards;

@@ -285,11 +285,13 @@ Ref<Inode> make_anonymous_inode(std::uint32_t mode, const Credentials &owner) {
   return inode;
 }
 
+void name_anonymous_file(File &file, std::string name) {
+  if (!file.inode) file.inode = make_anonymous_inode(0600, Credentials::kernel());
+  file.path = Path(anonymous_mount(), Dentry::make_anonymous(std::move(name), file.inode));
+}
+
 Path file_path(File &file) {
-  if (!file.path) {
-    if (!file.inode) file.inode = make_anonymous_inode(0600, Credentials::kernel());
-    file.path = Path(anonymous_mount(), Dentry::make_anonymous(file.describe(), file.inode));
-  }
+  if (!file.path) name_anonymous_file(file, file.describe());
   return file.path;
 }
 

@@ -104,6 +104,9 @@ Ref<File> make_page_cache_file(Inode &inode, std::uint32_t flags);
 // with its type, owned by the credentials. It has a number of its own.
 Ref<Inode> make_anonymous_inode(std::uint32_t mode, const Credentials &owner);
 
+// Gives a file without a path this name (memfd: "/memfd:x (deleted)").
+void name_anonymous_file(File &file, std::string name);
+
 // The page_cache()-independent part of mmap() for regular files: access rules of open modes, noexec
 // mounts, seals (Access, Perm). make_page_cache_file's mmap uses it; other file kinds may.
 Result<void> check_mmap_access(const File &file, MmapRequest &request);
