@@ -12,8 +12,7 @@ Result<WalkContext> walk_from(Task &task, int directory_fd, std::string_view nam
   return WalkContext{*task.fs, task.credentials, file->path};
 }
 
-Result<Path> lookup_at(Task &task, int directory_fd, std::uint64_t name_address,
-                       LookupFlag flags) {
+Result<Path> lookup_at(Task &task, int directory_fd, std::uint64_t name_address, LookupFlag flags) {
   if (name_address == 0 && has(flags, LookupFlag::EmptyPath)) {
     return file_path(*TRY(task.files->get(directory_fd, true)));
   }

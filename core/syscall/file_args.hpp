@@ -24,8 +24,8 @@ inline Result<std::string> read_path(std::uint64_t address) {
 Result<WalkContext> walk_from(Task &task, int directory_fd, std::string_view name);
 inline WalkContext walk_here(Task &task) { return {*task.fs, task.credentials, task.fs->cwd}; }
 
-// The object of a *at call with AT_EMPTY_PATH and AT_SYMLINK_NOFOLLOW decoded by the caller. With an empty
-// name and EmptyPath, the descriptor itself (of any kind).
+// The object of a *at call with AT_EMPTY_PATH and AT_SYMLINK_NOFOLLOW decoded by the caller. With
+// an empty name and EmptyPath, the descriptor itself (of any kind).
 Result<Path> lookup_at(Task &task, int directory_fd, std::uint64_t name_address, LookupFlag flags);
 // lookup_at's flags for AT_* bits; Inval for bits outside of `allowed`.
 Result<LookupFlag> at_flags(std::uint32_t flags, std::uint32_t allowed);

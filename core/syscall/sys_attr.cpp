@@ -65,7 +65,8 @@ SysResult utimes_at(Task &task, int directory_fd, std::uint64_t name, UserPtr<ab
     for (const abi::Timeval &value : values) {
       if (value.usec < 0 || value.usec >= 1'000'000) return Err(Errno::Inval);
     }
-    times = TimePair{{values[0].sec, values[0].usec * 1000}, {values[1].sec, values[1].usec * 1000}};
+    times =
+        TimePair{{values[0].sec, values[0].usec * 1000}, {values[1].sec, values[1].usec * 1000}};
   }
   const Path path = name == 0 && directory_fd != abi::kAT_FDCWD
                         ? file_path(*TRY(task.files->get(directory_fd)))
@@ -73,9 +74,7 @@ SysResult utimes_at(Task &task, int directory_fd, std::uint64_t name, UserPtr<ab
   return change_times(task, path, times);
 }
 
-Result<Path> path_of_fd(Task &task, int fd) {
-  return file_path(*TRY(task.files->get(fd)));
-}
+Result<Path> path_of_fd(Task &task, int fd) { return file_path(*TRY(task.files->get(fd))); }
 
 // --- extended attributes
 
@@ -91,8 +90,7 @@ Result<void> check_xattr_access(const Path &path, std::string_view name, bool wr
                                 const Credentials &credentials) {
   const Inode &inode = path.inode();
   if (name.starts_with("trusted.")) {
-    if (!credentials.capable(Capability::SysAdmin))
-      return Err(write ? Errno::Perm : Errno::NoData);
+    if (!credentials.capable(Capability::SysAdmin)) return Err(write ? Errno::Perm : Errno::NoData);
     return {};
   }
   if (name.starts_with("security.")) {
@@ -100,8 +98,7 @@ Result<void> check_xattr_access(const Path &path, std::string_view name, bool wr
     return {};
   }
   if (!name.starts_with("user.")) return Err(Errno::OpNotSupp);
-  if (!inode.is_regular() && !inode.is_directory())
-    return Err(write ? Errno::Perm : Errno::NoData);
+  if (!inode.is_regular() && !inode.is_directory()) return Err(write ? Errno::Perm : Errno::NoData);
   if (write && inode.is_directory() && (inode.mode & abi::kS_ISVTX) &&
       credentials.fsuid != inode.uid && !credentials.capable(Capability::Fowner))
     return Err(Errno::Perm);

@@ -121,9 +121,8 @@ SysResult sys_symlinkat(Task &task, const SysArgs &args) {
 }
 
 SysResult sys_chdir(Task &task, const SysArgs &args) {
-  TRY(change_directory(
-      task, TRY(lookup_at(task, abi::kAT_FDCWD, args.u64(0),
-                          LookupFlag::Follow | LookupFlag::Directory))));
+  TRY(change_directory(task, TRY(lookup_at(task, abi::kAT_FDCWD, args.u64(0),
+                                           LookupFlag::Follow | LookupFlag::Directory))));
   return 0;
 }
 
@@ -135,8 +134,8 @@ SysResult sys_fchdir(Task &task, const SysArgs &args) {
 }
 
 SysResult sys_chroot(Task &task, const SysArgs &args) {
-  const Path path = TRY(lookup_at(task, abi::kAT_FDCWD, args.u64(0),
-                                  LookupFlag::Follow | LookupFlag::Directory));
+  const Path path =
+      TRY(lookup_at(task, abi::kAT_FDCWD, args.u64(0), LookupFlag::Follow | LookupFlag::Directory));
   TRY(check_permission(path.inode(), 1, task.credentials));
   if (!task.credentials.capable(Capability::SysChroot)) return Err(Errno::Perm);
   task.fs->root = path;

@@ -147,8 +147,7 @@ SysResult set_owner_ex(File &file, UserPtr<abi::FOwnerEx> pointer) {
 SysResult pipe_size(Task &task, File &file, std::uint32_t command, std::uint64_t argument) {
   Pipe *pipe = pipe_of(file);
   if (!pipe) return Err(Errno::BadF);
-  if (command == abi::kF_GETPIPE_SZ)
-    return static_cast<std::int64_t>(pipe->capacity() * kPageSize);
+  if (command == abi::kF_GETPIPE_SZ) return static_cast<std::int64_t>(pipe->capacity() * kPageSize);
   SleepLock locked(pipe->mutex());
   return static_cast<std::int64_t>(TRY(pipe->resize(argument & 0xffffffffu, task.credentials)));
 }
@@ -178,8 +177,8 @@ SysResult fcntl_owner(File &file, std::uint32_t command, const SysArgs &args) {
 }
 
 SysResult duplicate(Task &task, Ref<File> file, int to, bool close_on_exec) {
-  TRY(task.files->install_at(to, std::move(file), close_on_exec,
-                             task.process->limit(Limit::NoFile), task));
+  TRY(task.files->install_at(to, std::move(file), close_on_exec, task.process->limit(Limit::NoFile),
+                             task));
   return to;
 }
 

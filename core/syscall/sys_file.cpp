@@ -26,7 +26,8 @@ SysResult open_at(Task &task, int directory_fd, std::uint64_t name_address, std:
 class PositionLock {
  public:
   // `expected_refs`: the caller's and the descriptor table's.
-  explicit PositionLock(File &file) : file_(file), locked_(file.seekable() && file.ref_count() > 2) {
+  explicit PositionLock(File &file)
+      : file_(file), locked_(file.seekable() && file.ref_count() > 2) {
     if (locked_) file_.position_lock.lock();
   }
   ~PositionLock() {
@@ -206,8 +207,7 @@ SysResult sys_lseek(Task &task, const SysArgs &args) {
   const std::uint32_t whence = args.u32(2);
   if (whence > 4) return Err(Errno::Inval);
   const PositionLock locked(*file);
-  return static_cast<std::int64_t>(
-      TRY(file->seek(args.s64(1), static_cast<Whence>(whence))));
+  return static_cast<std::int64_t>(TRY(file->seek(args.s64(1), static_cast<Whence>(whence))));
 }
 
 SysResult sys_close(Task &task, const SysArgs &args) {

@@ -79,8 +79,7 @@ SysResult sys_umount2(Task &task, const SysArgs &args) {
   if (flags & ~(abi::kMNT_FORCE | abi::kMNT_DETACH | abi::kUMOUNT_NOFOLLOW))
     return Err(Errno::Inval);
   if (!task.credentials.capable(Capability::SysAdmin)) return Err(Errno::Perm);
-  const LookupFlag how =
-      (flags & abi::kUMOUNT_NOFOLLOW) ? LookupFlag::None : LookupFlag::Follow;
+  const LookupFlag how = (flags & abi::kUMOUNT_NOFOLLOW) ? LookupFlag::None : LookupFlag::Follow;
   const Path where = TRY(lookup_at(task, abi::kAT_FDCWD, args.u64(0), how));
   TRY(unmount(where, flags & abi::kMNT_DETACH));
   return 0;

@@ -150,8 +150,7 @@ SysResult sys_timerfd_settime(Task &task, const SysArgs &args) {
   TimerSetting setting;
   setting.value_ns = TRY(to_ns(wanted.value));
   setting.interval_ns = TRY(to_ns(wanted.interval));
-  const TimerSetting old =
-      TRY(timerfd_set(*file, args.u32(1) & abi::kTFD_TIMER_ABSTIME, setting));
+  const TimerSetting old = TRY(timerfd_set(*file, args.u32(1) & abi::kTFD_TIMER_ABSTIME, setting));
   if (args.u64(3) != 0) TRY(args.ptr<abi::Itimerspec>(3).write(to_guest(old)));
   return 0;
 }
@@ -172,8 +171,8 @@ SysResult sys_signalfd4(Task &task, const SysArgs &args) {
 SysResult sys_memfd_create(Task &task, const SysArgs &args) {
   constexpr std::size_t kMaxName = 249;
   const std::uint32_t flags = args.u32(1);
-  if (flags & ~(abi::kMFD_CLOEXEC | abi::kMFD_ALLOW_SEALING | abi::kMFD_NOEXEC_SEAL |
-                abi::kMFD_EXEC))
+  if (flags &
+      ~(abi::kMFD_CLOEXEC | abi::kMFD_ALLOW_SEALING | abi::kMFD_NOEXEC_SEAL | abi::kMFD_EXEC))
     return Err(Errno::Inval);
   if ((flags & abi::kMFD_NOEXEC_SEAL) && (flags & abi::kMFD_EXEC)) return Err(Errno::Inval);
   auto name = copy_in_string(args.u64(0), kMaxName);
@@ -199,8 +198,7 @@ SysResult sys_inotify_init1(Task &task, const SysArgs &args) {
 SysResult sys_inotify_add_watch(Task &task, const SysArgs &args) {
   const std::uint32_t mask = args.u32(2);
   const Ref<File> file = TRY(task.files->get(args.fd(0)));
-  const LookupFlag how =
-      (mask & abi::kIN_DONT_FOLLOW) ? LookupFlag::None : LookupFlag::Follow;
+  const LookupFlag how = (mask & abi::kIN_DONT_FOLLOW) ? LookupFlag::None : LookupFlag::Follow;
   const Path path = TRY(lookup_at(task, abi::kAT_FDCWD, args.u64(1), how));
   return TRY(inotify_add_watch(*file, path, mask));
 }

@@ -92,8 +92,7 @@ SysResult sys_sendfile(Task &task, const SysArgs &args) {
   if (!from->seekable() && !(from->inode && from->inode->is_regular())) return Err(Errno::Inval);
   OffsetArgument offset = TRY(OffsetArgument::create(*from, args.ptr<std::int64_t>(2)));
   const std::uint64_t bytes = std::min(args.u64(3), abi::kMaxTransfer);
-  const std::uint64_t done =
-      TRY(copy_between(*from, offset.value(), *to, to->position, bytes));
+  const std::uint64_t done = TRY(copy_between(*from, offset.value(), *to, to->position, bytes));
   TRY(offset.store());
   return static_cast<std::int64_t>(done);
 }
@@ -122,8 +121,8 @@ SysResult sys_copy_file_range(Task &task, const SysArgs &args) {
 
 SysResult sys_splice(Task &task, const SysArgs &args) {
   const std::uint32_t flags = args.u32(5);
-  if (flags & ~(abi::kSPLICE_F_MOVE | abi::kSPLICE_F_NONBLOCK | abi::kSPLICE_F_MORE |
-                abi::kSPLICE_F_GIFT))
+  if (flags &
+      ~(abi::kSPLICE_F_MOVE | abi::kSPLICE_F_NONBLOCK | abi::kSPLICE_F_MORE | abi::kSPLICE_F_GIFT))
     return Err(Errno::Inval);
   const Ref<File> from = TRY(readable_file(task, args.fd(0)));
   const Ref<File> to = TRY(writable_file(task, args.fd(2)));
@@ -135,7 +134,8 @@ SysResult sys_splice(Task &task, const SysArgs &args) {
   const bool nonblocking = (flags & abi::kSPLICE_F_NONBLOCK) || (in && from->nonblocking()) ||
                            (out && to->nonblocking());
   if (in && out)
-    return static_cast<std::int64_t>(TRY(splice_pipe_to_pipe(*in, *out, bytes, nonblocking, false)));
+    return static_cast<std::int64_t>(
+        TRY(splice_pipe_to_pipe(*in, *out, bytes, nonblocking, false)));
   std::uint64_t done = 0;
   if (out) {
     OffsetArgument offset = TRY(OffsetArgument::create(*from, args.ptr<std::int64_t>(1)));
@@ -159,8 +159,8 @@ SysResult sys_tee(Task &task, const SysArgs &args) {
   Pipe *out = pipe_of(*to);
   if (!in || !out) return Err(Errno::Inval);
   const bool nonblocking = (args.u32(3) & abi::kSPLICE_F_NONBLOCK) || from->nonblocking();
-  return static_cast<std::int64_t>(TRY(splice_pipe_to_pipe(
-      *in, *out, std::min(args.u64(2), abi::kMaxTransfer), nonblocking, true)));
+  return static_cast<std::int64_t>(TRY(
+      splice_pipe_to_pipe(*in, *out, std::min(args.u64(2), abi::kMaxTransfer), nonblocking, true)));
 }
 
 SysResult sys_vmsplice(Task &task, const SysArgs &args) {
@@ -175,8 +175,7 @@ SysResult sys_vmsplice(Task &task, const SysArgs &args) {
   const std::uint64_t bytes = memory.remaining();
   const Ref<File> source = make_ref<UserMemoryFile>(std::move(memory));
   std::uint64_t unused = 0;
-  return static_cast<std::int64_t>(
-      TRY(splice_to_pipe(*source, unused, *pipe, bytes, nonblocking)));
+  return static_cast<std::int64_t>(TRY(splice_to_pipe(*source, unused, *pipe, bytes, nonblocking)));
 }
 
 }  // namespace cowbird

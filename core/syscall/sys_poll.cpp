@@ -53,8 +53,7 @@ std::int64_t deadline_of(std::int64_t relative_ns) {
 
 Result<std::vector<abi::PollFd>> read_poll_fds(Task &task, std::uint64_t address,
                                                std::uint64_t count) {
-  if (count > std::min<std::uint64_t>(task.process->limit(Limit::NoFile),
-                                      FdTable::kMaxDescriptors))
+  if (count > std::min<std::uint64_t>(task.process->limit(Limit::NoFile), FdTable::kMaxDescriptors))
     return Err(Errno::Inval);
   return UserPtr<abi::PollFd>(address).read_array(count);
 }

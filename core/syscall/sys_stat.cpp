@@ -80,8 +80,8 @@ abi::Statx to_statx(const FileStat &from, const Path &path) {
 SysResult access_at(Task &task, int directory_fd, std::uint64_t name, std::uint32_t want,
                     std::uint32_t flags) {
   if (want & ~7u) return Err(Errno::Inval);
-  const LookupFlag how = TRY(at_flags(
-      flags & ~abi::kAT_EACCESS, abi::kAT_SYMLINK_NOFOLLOW | abi::kAT_EMPTY_PATH));
+  const LookupFlag how =
+      TRY(at_flags(flags & ~abi::kAT_EACCESS, abi::kAT_SYMLINK_NOFOLLOW | abi::kAT_EMPTY_PATH));
   Credentials credentials = task.credentials;
   if (!(flags & abi::kAT_EACCESS)) {
     // The real identity asks, with the capabilities it would have.
@@ -241,9 +241,8 @@ SysResult sys_statx(Task &task, const SysArgs &args) {
   const std::uint32_t flags = args.u32(2);
   if ((flags & abi::kAT_STATX_SYNC_TYPE) == abi::kAT_STATX_SYNC_TYPE) return Err(Errno::Inval);
   if (args.u32(3) & abi::kSTATX_RESERVED) return Err(Errno::Inval);
-  const LookupFlag how =
-      TRY(at_flags(flags, abi::kAT_SYMLINK_NOFOLLOW | abi::kAT_EMPTY_PATH |
-                              abi::kAT_NO_AUTOMOUNT | abi::kAT_STATX_SYNC_TYPE));
+  const LookupFlag how = TRY(at_flags(flags, abi::kAT_SYMLINK_NOFOLLOW | abi::kAT_EMPTY_PATH |
+                                                 abi::kAT_NO_AUTOMOUNT | abi::kAT_STATX_SYNC_TYPE));
   const Path path = TRY(lookup_at(task, args.fd(0), args.u64(1), how));
   TRY(args.ptr<abi::Statx>(4).write(to_statx(TRY(path.inode().getattr()), path)));
   return 0;
