@@ -6,11 +6,15 @@ namespace cowbird {
 
 constinit Mutex big_kernel_lock{LockRank::BigKernel, "big kernel lock"};
 
-BklReleased::BklReleased() {
+void release_bkl_to_wait() {
   if (Vcpu *vcpu = this_vcpu()) call_for_help(*vcpu);
   big_kernel_lock.unlock();
 }
 
-BklReleased::~BklReleased() { big_kernel_lock.lock(); }
+void retake_bkl() { big_kernel_lock.lock(); }
+
+BklReleased::BklReleased() { release_bkl_to_wait(); }
+
+BklReleased::~BklReleased() { retake_bkl(); }
 
 }  // namespace cowbird

@@ -31,4 +31,8 @@ class BklReleased {
   BklReleased &operator=(const BklReleased &) = delete;
 };
 
+// The two halves of BklReleased, for hooks that are called before and after a wait.
+void release_bkl_to_wait() NO_THREAD_SAFETY_ANALYSIS;
+void retake_bkl() NO_THREAD_SAFETY_ANALYSIS;
+
 }  // namespace cowbird
