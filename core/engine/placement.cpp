@@ -1,6 +1,9 @@
 #include "engine/placement.hpp"
 
+#include <sys/resource.h>
+
 #include <atomic>
+#include <utility>
 
 #include "engine/stub_machine.hpp"
 
@@ -38,6 +41,13 @@ int VcpuPlacement::prepare(const EngineMachine &machine, HandOver mode) {
     unpin(machine);  // pinned again by the next hand-over, wherever the host has put us
   }
   return cpu_;
+}
+
+bool VcpuPlacement::preempted() {
+  if (++asked_ % 64 != 0) return false;
+  rusage usage{};
+  if (::getrusage(RUSAGE_THREAD, &usage) != 0) return false;
+  return std::exchange(preemptions_, usage.ru_nivcsw) != usage.ru_nivcsw;
 }
 
 void VcpuPlacement::pin(const EngineMachine &machine) {

@@ -25,6 +25,8 @@ class VcpuPlacement {
   // Makes the calling vCPU ready for hand-overs of this kind; its processor, or -1 when it has no
   // fixed one now.
   int prepare(const EngineMachine &machine, HandOver mode);
+  // Whether the host preempted this thread since the last call; asked in every 64th call only.
+  bool preempted();
   // The processor this thread is pinned to, or -1.
   int pinned_cpu() const { return cpu_; }
 
@@ -34,6 +36,8 @@ class VcpuPlacement {
 
   int cpu_ = -1;  // pinned to it
   std::uint64_t lease_end_ = 0;
+  unsigned asked_ = 0;
+  long preemptions_ = 0;
 };
 
 // Where a stub thread may run; remembers what it told the host.

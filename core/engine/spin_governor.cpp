@@ -43,7 +43,13 @@ void HandOverGovernor::end(std::int64_t elapsed_ns) {
   }
   std::int64_t &average_ns = average(mode_);
   const std::int64_t clipped = std::clamp<std::int64_t>(elapsed_ns, 0, kClipNs);
-  average_ns = average_ns == 0 ? clipped : average_ns + (clipped - average_ns) / 32;
+  // A trial is a plain mean; later ones fade.
+  sum_ns_ += clipped;
+  ++counted_;
+  if (counted_ <= kTrial)
+    average_ns = sum_ns_ / counted_;
+  else
+    average_ns += (clipped - average_ns) / 32;
   // Spinning that has become bad is ended at once: each lost wait costs a wake-up across
   // processors.
   const bool spoilt =
@@ -58,7 +64,10 @@ void HandOverGovernor::end(std::int64_t elapsed_ns) {
 }
 
 void HandOverGovernor::enter(HandOver mode, unsigned count, bool trial) {
-  if (mode != mode_) warm_up_ = kWarmUp;
+  if (mode != mode_) {
+    warm_up_ = kWarmUp;
+    sum_ns_ = counted_ = 0;
+  }
   mode_ = mode;
   left_ = count;
   trial_ = trial;
@@ -68,15 +77,20 @@ void HandOverGovernor::decide() {
   const HandOver other = settled_ == HandOver::OneCpu ? HandOver::TwoCpus : HandOver::OneCpu;
   if (mode_ == settled_) {
     // What is settled has been measured anew; now the other one.
-    average(other) = 0;
     enter(other, kTrial, true);
     return;
   }
   const std::int64_t one = average(HandOver::OneCpu), two = average(HandOver::TwoCpus);
-  const HandOver better = two + two / 6 < one ? HandOver::TwoCpus : HandOver::OneCpu;
+  const HandOver better = two + two / 4 < one ? HandOver::TwoCpus : HandOver::OneCpu;
   settle_for_ = better == settled_ ? std::min(settle_for_ * 2, kMaxSettled) : kMinSettled;
   settled_ = better;
   enter(better, settle_for_, false);
+}
+
+void HandOverGovernor::contended() {
+  if (mode_ != HandOver::TwoCpus) return;
+  settled_ = HandOver::OneCpu;
+  enter(settled_, kContendedSettled, false);
 }
 
 }  // namespace cowbird

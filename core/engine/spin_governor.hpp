@@ -41,16 +41,19 @@ enum class HandOver : std::uint8_t {
 // compared. Spinning has to be clearly better, because it keeps a second processor busy.
 class HandOverGovernor {
  public:
-  static constexpr std::int64_t kClipNs = 50'000;  // a longer time says nothing about the hand-over
-  static constexpr unsigned kWarmUp = 8;           // hand-overs after a change that are not counted
-  static constexpr unsigned kTrial = 56;           // hand-overs of a trial
+  static constexpr std::int64_t kClipNs = 25'000;  // a longer time says nothing about the hand-over
+  static constexpr unsigned kWarmUp = 16;          // hand-overs after a change that are not counted
+  static constexpr unsigned kTrial = 64;           // hand-overs of a trial
+  static constexpr unsigned kContendedSettled = 16384;
   static constexpr unsigned kMinSettled = 1024, kMaxSettled = 65536;
 
   // How the hand-over that begins now is made; TwoCpus only if there is `room`.
   HandOver begin(bool room);
   // It was answered `elapsed_ns` later.
   void end(std::int64_t elapsed_ns);
-  HandOver mode() const { return mode_; }
+  // The host took the processor from the vCPU while it spun: others need it, and who spins is the
+  // first to be taken off it, for so long that the times above do not show it.
+  void contended();
 
  private:
   std::int64_t &average(HandOver mode) { return average_ns_[mode == HandOver::TwoCpus ? 1 : 0]; }
@@ -63,6 +66,7 @@ class HandOverGovernor {
   unsigned left_ = kTrial, warm_up_ = kWarmUp;
   unsigned settle_for_ = kMinSettled;
   std::int64_t average_ns_[2] = {0, 0};
+  std::int64_t sum_ns_ = 0, counted_ = 0;  // since the last change
 };
 
 }  // namespace cowbird

@@ -125,6 +125,7 @@ Trap StubContext::run() {
       resume(point);
       if (wait_for_trap(point)) trap = read_trap();
       governor_.end(machine_.ns_of(machine_.ticks() - start));
+      if (mode_ == HandOver::TwoCpus && VcpuPlacement::current().preempted()) governor_.contended();
     }
     running_.store(false);
   }

@@ -97,6 +97,10 @@ TEST_CASE("the faster kind of hand-over is found and kept", "[engine]") {
       run(200);
       CHECK(run(500) < 150);
     }
+    SECTION("until others need the processor") {
+      governor.contended();
+      CHECK(run(10000) == 0);
+    }
     SECTION("without room it is not done") { CHECK(run(1000, false) == 0); }
   }
   SECTION("little gain is not worth a processor") {
