@@ -95,6 +95,7 @@ Ref<Process> make_child_process(Task &parent, const CloneRequest &request) {
   process->sid = from.sid;
   process->controlling_tty = from.controlling_tty;
   process->dumpable = from.dumpable;
+  process->membarrier_registered = from.membarrier_registered;
   process->start_time_ns = clock::monotonic_ns();
   if (has_flag(request, kCLONE_PARENT)) {
     process->parent = from.parent;

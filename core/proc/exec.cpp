@@ -191,6 +191,7 @@ void reset_attributes(Task &task, bool set_id) {
   task.fault_address = task.fault_vector = task.fault_error_code = 0;
   drop_posix_timers(process);
   process.has_execed = true;
+  process.membarrier_registered = false;
   process.exit_signal = kSigChld;
   if (set_id) {
     task.parent_death_signal = 0;

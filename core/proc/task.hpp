@@ -114,6 +114,7 @@ class Process : public RefCounted<Process> {
 
   bool has_execed = false;  // setpgid(2)'s EACCES
   bool dumpable = true;
+  bool membarrier_registered = false;  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED was called
   Tty *controlling_tty = nullptr;
 
   ResourceUsage usage;           // of tasks that have ended

@@ -1,8 +1,12 @@
 // System calls that look at other processes, and that take apart what tasks share.
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "abi/wait.hpp"
 #include "proc/proc_internal.hpp"
+#include "sched/bkl.hpp"
 #include "sched/scheduler.hpp"
 #include "syscall/syscall.hpp"
 #include "vfs/file.hpp"
@@ -113,7 +117,37 @@ std::int64_t compare(const void *a, const void *b) {
   return x < y ? 1 : 2;
 }
 
+constexpr int kMembarrierQuery = 0, kMembarrierGlobal = 1, kMembarrierPrivate = 8,
+              kMembarrierRegisterPrivate = 16;
+
+// On one vCPU the other threads have passed a switch. On several, the host's global barrier reaches
+// every thread of the machine, those of the guest among them; the cheaper ones do not.
+SysResult barrier() {
+  if (scheduler::vcpu_count() <= 1) return 0;
+  const BklReleased released;
+  if (::syscall(SYS_membarrier, kMembarrierGlobal, 0, 0) != 0) return Err(Errno::Inval);
+  return 0;
+}
+
 }  // namespace
+
+SysResult sys_membarrier(Task &task, const SysArgs &args) {
+  if (args.u32(1) != 0) return Err(Errno::Inval);
+  switch (args.s32(0)) {
+    case kMembarrierQuery:
+      return kMembarrierGlobal | kMembarrierPrivate | kMembarrierRegisterPrivate;
+    case kMembarrierRegisterPrivate:
+      task.process->membarrier_registered = true;
+      return 0;
+    case kMembarrierPrivate:
+      if (!task.process->membarrier_registered) return Err(Errno::Perm);
+      return task.mm->users > 1 ? barrier() : SysResult(0);
+    case kMembarrierGlobal:
+      return barrier();
+    default:
+      return Err(Errno::Inval);
+  }
+}
 
 SysResult sys_process_vm_readv(Task &task, const SysArgs &args) {
   return transfer(task, args, false);
