@@ -29,11 +29,16 @@ inline constexpr int kExitOk = 0;
 inline constexpr int kExitHostError = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitPanic = 3;
+// `cowbird run`: as env(1) and shells say it.
+inline constexpr int kExitNotExecutable = 126;
+inline constexpr int kExitNotFound = 127;
 
 // Boots and returns what the process shall exit with: 0 after halt or power-off; with `run` the
-// program's exit status, or 128 + the number of the signal that ended it. When nothing could be
-// started it returns kExitHostError and sets `error` to one or more full sentences. A guest kernel
-// panic does not return. A reboot re-executes the process and does not return either.
+// program's exit status, or 128 + the number of the signal that ended it; it does not return then,
+// but ends the process with that status, as the guest's remains are not taken apart one by one.
+// When nothing could be started it returns kExitHostError (or, with `run`, kExitNotFound or
+// kExitNotExecutable) and sets `error` to one or more full sentences. A guest kernel panic does not
+// return. A reboot re-executes the process and does not return either.
 int boot_machine(const BootRequest &request, std::string &error);
 
 }  // namespace cowbird

@@ -87,20 +87,24 @@ class ConsolePort final : public TtyPort {
 };
 
 // Consoles live as long as the guest.
-std::vector<std::unique_ptr<ConsolePort>> &console_ports() {
-  static std::vector<std::unique_ptr<ConsolePort>> ports;
-  return ports;
+struct Console {
+  std::unique_ptr<ConsolePort> port;
+  Ref<Tty> tty;
+};
+std::vector<Console> &consoles() {
+  static auto *const list = new std::vector<Console>;
+  return *list;
 }
 
 }  // namespace
 
-Result<Ref<Tty>> make_console(std::string name, DeviceNumber number,
-                              std::unique_ptr<Channel> channel) {
+Result<Tty *> make_console(std::string name, DeviceNumber number, std::unique_ptr<Channel> channel) {
   auto port = std::make_unique<ConsolePort>(std::move(channel));
   Ref<Tty> tty = make_tty(std::move(name), number, *port);
   port->attach(*tty);
-  console_ports().push_back(std::move(port));
-  return tty;
+  Tty *const result = tty.get();
+  consoles().push_back({std::move(port), std::move(tty)});
+  return result;
 }
 
 }  // namespace cowbird

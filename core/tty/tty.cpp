@@ -309,6 +309,11 @@ Result<Ref<File>> tty_open(Tty &tty, std::uint32_t flags) {
   return Ref<File>(make_ref<TtyFile>(Ref<Tty>(&tty), flags));
 }
 
+Result<Ref<File>> tty_file(Tty &tty, std::uint32_t flags) {
+  TRY(tty.activate());
+  return Ref<File>(make_ref<TtyFile>(Ref<Tty>(&tty), flags));
+}
+
 void tty_disassociate(Process &leader) {
   Tty *tty = leader.controlling_tty;
   if (tty == nullptr || tty->session != leader.sid) return;

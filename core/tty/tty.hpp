@@ -50,6 +50,9 @@ void tty_set_window_size(Tty &tty, std::uint16_t rows,
 
 // --- called by the rest of the kernel
 Result<Ref<File>> tty_open(Tty &tty, std::uint32_t flags);
+// An open file of the terminal without a calling task (the first program's descriptors); never
+// makes it a controlling terminal.
+Result<Ref<File>> tty_file(Tty &tty, std::uint32_t flags);
 // The session leader is gone: SIGHUP and SIGCONT to the foreground group, and the session loses its
 // terminal.
 void tty_disassociate(Process &leader);
@@ -73,8 +76,7 @@ void for_each_tty(
 Result<void> register_tty_devices(Tty *console);
 Result<void> register_tty(Tty &tty);
 
-// con devices: a Tty over a plugin channel.
-Result<Ref<Tty>> make_console(std::string name, DeviceNumber number,
-                              std::unique_ptr<Channel> channel);
+// con devices: a Tty over a plugin channel. It lives as long as the guest.
+Result<Tty *> make_console(std::string name, DeviceNumber number, std::unique_ptr<Channel> channel);
 
 }  // namespace cowbird

@@ -1,0 +1,195 @@
+#include "boot/boot.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include "base/log.hpp"
+#include "boot/machine.hpp"
+#include "boot/panic.hpp"
+#include "irq/irq.hpp"
+#include "mm/mm.hpp"
+#include "proc/task.hpp"
+#include "sched/bkl.hpp"
+#include "sched/clock.hpp"
+#include "sched/scheduler.hpp"
+#include "sched/wait.hpp"
+
+namespace cowbird {
+namespace {
+
+// The signals that ask the program to go. A thread of its own waits for them, so that they work
+// even when the guest kernel hangs: it puts the host's terminal right, takes the stubs along and
+// dies of the signal, as the sender expects.
+constexpr int kDeadlySignals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+
+sigset_t deadly_set() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  for (const int s : kDeadlySignals) ::sigaddset(&set, s);
+  return set;
+}
+
+void wait_for_deadly_signal() {
+  const sigset_t set = deadly_set();
+  int signal = 0;
+  if (::sigwait(&set, &signal) != 0) return;
+  run_emergency_callbacks();
+  ::signal(signal, SIG_DFL);
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  ::raise(signal);
+  ::_exit(128 + signal);
+}
+
+void watch_deadly_signals() {
+  const sigset_t set = deadly_set();
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  // A guest that writes to a closed pipe of the host gets EPIPE; the kernel must not die of it.
+  ::signal(SIGPIPE, SIG_IGN);
+  std::thread(wait_for_deadly_signal).detach();
+}
+
+// The words of our own command line, to start again as we were started.
+[[noreturn]] void re_execute() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::string words((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::vector<char *> argv;
+  for (std::size_t at = 0; at < words.size(); at += std::strlen(&words[at]) + 1) {
+    argv.push_back(&words[at]);
+  }
+  argv.push_back(nullptr);
+  const sigset_t set = deadly_set();
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  ::signal(SIGPIPE, SIG_DFL);
+  ::execv("/proc/self/exe", argv.data());
+  std::fprintf(stderr, "cowbird: cannot start again: %s\n", std::strerror(errno));
+  ::_exit(kExitHostError);
+}
+
+}  // namespace
+
+Machine::Machine(const BootRequest &request) : request_(request) {}
+
+bool Machine::start(std::string &error) {
+  std::vector<std::filesystem::path> path(request_.config.plugin_path.begin(),
+                                          request_.config.plugin_path.end());
+  plugins_ = std::make_unique<PluginRegistry>(PluginRegistry::default_search_path(path));
+  set_log_clock(clock::monotonic_ns);
+  install_panic_handler();
+  install_fault_handlers();
+  at_emergency([](void *) { restore_host_terminals(); }, nullptr);
+
+  auto memory = PhysMemory::create(request_.config.memory, error);
+  if (!memory) return false;
+  memory_ = std::move(*memory);
+  set_phys(memory_.get());
+
+  StubPlatformOptions options;
+  options.memory_fd = memory_->fd();
+  options.memory_pages = memory_->total_pages();
+  options.vcpus = request_.config.vcpus;
+  auto platform = make_stub_platform(options, error);
+  if (!platform) return false;
+  platform_ = std::move(*platform);
+
+  watch_deadly_signals();
+  if (const auto started = irq::start(); !started) {
+    error = fmt::format("The irq thread cannot be started: {}.", errno_text(started.error()));
+    return false;
+  }
+  host_events_ = std::make_unique<IrqHostEvents>();
+  if (const auto started = scheduler::start(request_.config.vcpus); !started) {
+    error = fmt::format("{} vCPUs cannot be started: {}.", request_.config.vcpus,
+                        errno_text(started.error()));
+    return false;
+  }
+  BklGuard guard;
+  const auto thread = Thread::spawn("boot", [this] { bring_up(); });
+  if (!thread) {
+    error =
+        fmt::format("The first kernel thread cannot be started: {}.", errno_text(thread.error()));
+    return false;
+  }
+  return true;
+}
+
+void Machine::end(int status, std::string error) {
+  if (ending_) return;
+  ending_ = true;
+  const auto finisher =
+      Thread::spawn("shutdown", [this, status, why = std::move(error)] { finish(status, why); });
+  if (!finisher) finish(status, "The guest had no memory left for its shutdown.");
+}
+
+int Machine::wait() {
+  ended_.acquire();
+  // vCPUs first, so that no kernel code runs while the rest goes; the engine's processes then die
+  // with it. Host terminals come last, after what was still in their buffers.
+  scheduler::stop();
+  platform_->shutdown();
+  irq::stop();
+  restore_host_terminals();
+  return status_;
+}
+
+void Machine::install_hooks() {
+  if (request_.run) {
+    set_init_exit_hook([this](int status) {
+      const int signal = status & 0x7f;
+      end(signal != 0 ? 128 + signal : (status >> 8) & 0xff);
+    });
+  }
+  set_reboot_hook([this](RebootAction action, const std::string &) {
+    restart_ = action == RebootAction::Restart;
+    log_notice("{}", action == RebootAction::Restart ? "Restarting system"
+                     : action == RebootAction::Halt  ? "System halted"
+                                                     : "Power down");
+    end(kExitOk);
+    while (true) {
+      // Stays here until the vCPU stops; the guest program does not go on.
+      [[maybe_unused]] const auto slept =
+          sleep_until(kNoDeadline, SleepMode::Uninterruptible, "reboot");
+    }
+  });
+}
+
+void Machine::finish(int status, std::string error) {
+  constexpr std::int64_t kDrainNs = 2 * kNsPerSec;
+  sync_all();
+  console_log::flush();
+  for (Tty *tty : consoles_) tty_drain(*tty, kDrainNs);
+  status_ = status;
+  error_ = std::move(error);
+  ended_.release();
+}
+
+bool Machine::fail(std::string message) {
+  end(kExitHostError, std::move(message));
+  return false;
+}
+
+int boot_machine(const BootRequest &request, std::string &error) {
+  // Never destroyed: kernel threads that have not ended still refer to it when the process ends.
+  auto *const machine = new Machine(request);
+  if (!machine->start(error)) {
+    restore_host_terminals();
+    return kExitHostError;
+  }
+  const int status = machine->wait();
+  if (machine->wants_restart()) re_execute();
+  if (!machine->error().empty()) {
+    error = machine->error();
+    return status;
+  }
+  // The guest is over. Its kernel's objects are not taken apart one by one; the host does it at
+  // once.
+  std::fflush(nullptr);
+  ::_exit(status);
+}
+
+}  // namespace cowbird

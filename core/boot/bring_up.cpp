@@ -1,0 +1,410 @@
+// The order in which the guest comes up, on the kernel thread "boot".
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+#include <iterator>
+
+#include "abi/fcntl.hpp"
+#include "base/log.hpp"
+#include "base/uts.hpp"
+#include "block/block_device.hpp"
+#include "boot/embedded_initramfs.hpp"
+#include "boot/host_stream.hpp"
+#include "boot/machine.hpp"
+#include "fs/devtmpfs.hpp"
+#include "fs/hostfs.hpp"
+#include "fs/initramfs.hpp"
+#include "fs/procfs.hpp"
+#include "fs/sysfs.hpp"
+#include "fs/tmpfs.hpp"
+#include "proc/task.hpp"
+#include "sched/scheduler.hpp"
+
+namespace cowbird {
+namespace {
+
+constexpr std::uint32_t kConsoleMajor = 4;  // /dev/ttyN
+
+// The command line of the machine as /proc/cmdline shows it, in the words of a Linux kernel.
+std::string command_line(const MachineConfig &config) {
+  std::string line = fmt::format("mem={}M", config.memory / kMiB);
+  if (config.vcpus != 1) line += fmt::format(" ncpus={}", config.vcpus);
+  if (!config.root.path.empty()) line += fmt::format(" root={}", config.root.path);
+  if (config.init) line += fmt::format(" init={}", *config.init);
+  for (const std::string &arg : config.args) line += " " + arg;
+  return line;
+}
+
+WalkContext walk_of(FsContext &fs) { return WalkContext{fs, Credentials::kernel(), fs.cwd}; }
+
+// Makes a directory and those above it, as far as they are missing.
+Result<void> make_directories(FsContext &fs, const std::string &path) {
+  for (std::size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
+    const std::string part = path.substr(0, slash);
+    const auto made = make_directory(walk_of(fs), part, 0755);
+    if (!made && !made.is(Errno::Exist) && !made.is(Errno::RoFs)) return made;
+    if (slash == std::string::npos) return {};
+  }
+}
+
+int first_terminal(std::initializer_list<int> descriptors) {
+  for (const int fd : descriptors) {
+    if (::isatty(fd)) return fd;
+  }
+  return -1;
+}
+
+}  // namespace
+
+void Machine::bring_up() {
+  const MachineConfig &config = request_.config;
+  install_hooks();
+  if (const auto started = console_log::start(config.log_level); !started) {
+    fail(fmt::format("The kernel log has no host event: {}.", errno_text(started.error())));
+    return;
+  }
+  log_info("Cowbird {}, {} MiB of memory, {} vCPU{}", uts::version(), config.memory / kMiB,
+           config.vcpus, config.vcpus == 1 ? "" : "s");
+  log_info("Command line: {}", command_line(config));
+  auto fs = make_ref<FsContext>();
+  if (!set_up_file_systems() || !set_up_devices()) return;
+  if (!set_up_root(*fs) || !set_up_mounts(*fs)) return;
+  start_first_program(std::move(fs));
+}
+
+bool Machine::set_up_file_systems() {
+  vfs_init();
+  register_tmpfs();
+  register_procfs(command_line(request_.config));
+  register_sysfs();
+  if (const auto done = init_devtmpfs(); !done) {
+    return fail(fmt::format("devtmpfs cannot be made: {}.", errno_text(done.error())));
+  }
+  return true;
+}
+
+bool Machine::set_up_devices() {
+  if (const auto done = register_memory_devices(); !done) {
+    return fail(fmt::format("The memory devices cannot be made: {}.", errno_text(done.error())));
+  }
+  if (!set_up_consoles()) return false;
+  if (const auto done = register_tty_devices(main_console_); !done) {
+    return fail(fmt::format("The terminal devices cannot be made: {}.", errno_text(done.error())));
+  }
+  if (const auto done = add_terminal_nodes(); !done) {
+    return fail(
+        fmt::format("The nodes of terminals cannot be made: {}.", errno_text(done.error())));
+  }
+  if (const auto done = register_block_nodes(); !done) {
+    return fail(fmt::format("Block device nodes cannot be made: {}.", errno_text(done.error())));
+  }
+  return set_up_blocks();
+}
+
+Tty *Machine::make_console_device(const std::string &name, std::uint32_t unit,
+                                      const std::string &plugin_name, const PluginConfig &config,
+                                      const std::string &where) {
+  PluginError error;
+  const std::string at = where.empty() ? "" : where + ": ";
+  const PluginInfo *plugin = plugins_->find(PluginKind::Channel, plugin_name, error);
+  std::unique_ptr<Channel> channel;
+  if (plugin) channel = plugins_->create_channel(*plugin, name, config, *host_events_, error);
+  if (!channel) {
+    fail(at + error.message);
+    return nullptr;
+  }
+  auto tty = make_console(fmt::format("tty{}", unit), {kConsoleMajor, unit}, std::move(channel));
+  if (!tty || !register_tty(**tty)) {
+    fail(fmt::format("{}{} cannot be registered as /dev/tty{}.", at, name, unit));
+    return nullptr;
+  }
+  consoles_.push_back(*tty);
+  return *tty;
+}
+
+bool Machine::set_up_consoles() {
+  if (request_.run) {
+    // The program's terminal is the caller's, when there is one on any of the standard descriptors.
+    const int input = first_terminal({0, 1, 2});
+    if (input >= 0) {
+      PluginConfig config;
+      config.values["input"] = std::int64_t{input};
+      config.values["output"] = std::int64_t{first_terminal({1, 2, 0})};
+      Tty *const tty = make_console_device("con0", 0, "fd", config, "");
+      if (!tty) return false;
+      main_console_ = tty;
+    }
+  } else {
+    for (const DeviceConfig &device : request_.config.consoles) {
+      const Ref<Tty> tty =
+          make_console_device(device.name, device.unit, device.plugin, device.config, device.where);
+      if (!tty) return false;
+      if (device.unit == 0) main_console_ = tty;
+    }
+  }
+  if (main_console_) {
+    if (const auto active = tty_activate(*main_console_); !active) {
+      return fail(fmt::format("con0 cannot be opened: {}.", errno_text(active.error())));
+    }
+  }
+  // A program's own output must not be mixed with the kernel's words on its terminal's line
+  // discipline.
+  console_log::set_terminal(request_.run ? nullptr : main_console_);
+  return true;
+}
+
+bool Machine::set_up_blocks() {
+  for (const DeviceConfig &device : request_.config.blocks) {
+    PluginError error;
+    const PluginInfo *plugin = plugins_->find(PluginKind::Block, device.plugin, error);
+    std::unique_ptr<BlockBackend> backend;
+    if (plugin) {
+      backend = plugins_->create_block(*plugin, device.name, device.config, *host_events_, error);
+    }
+    if (!backend) return fail(fmt::format("{}: {}", device.where, error.message));
+    const auto added = block::add_ubd(device.name, std::move(backend));
+    if (!added) {
+      return fail(fmt::format("{}: {} cannot be added: {}.", device.where, device.name,
+                              errno_text(added.error())));
+    }
+    log_info("{}: {} bytes{}, {}", (*added)->name(), (*added)->size(),
+             (*added)->read_only() ? ", read-only" : "", (*added)->describe());
+  }
+  return true;
+}
+
+bool Machine::set_up_root(FsContext &fs) {
+  const RootConfig &root = request_.config.root;
+  const std::uint32_t flags = root.read_only ? kMountReadOnly : 0;
+  Ref<SuperBlock> sb;
+  std::string source = "rootfs";
+  if (root.kind == RootKind::HostDirectory) {
+    UniqueFd directory(::open(root.path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!directory.valid()) {
+      return fail(fmt::format("The root directory {} cannot be opened: {}.", root.path,
+                              errno_text(errno_from_host(errno))));
+    }
+    auto made = make_hostfs(std::move(directory), {root.read_only, root.path});
+    if (!made) {
+      return fail(fmt::format("{} cannot be the root: {}.", root.path, errno_text(made.error())));
+    }
+    sb = *made;
+    source = root.path;
+  } else if (root.kind == RootKind::BlockDevice) {
+    const FileSystemType *type = find_filesystem(root.type);
+    if (type == nullptr || type->no_device) {
+      return fail(
+          fmt::format("The root's file system type '{}' is not one that this kernel has for "
+                      "block devices.",
+                      root.type));
+    }
+    source = "/dev/" + root.path;
+    auto mounted = type->mount({source, "", root.read_only});
+    if (!mounted) {
+      return fail(fmt::format("{} cannot be mounted as {}: {}.", root.path, root.type,
+                              errno_text(mounted.error())));
+    }
+    sb = *mounted;
+  } else {
+    TmpfsOptions options;
+    options.mode = 0755;
+    sb = make_tmpfs("rootfs", options);
+  }
+  const bool archive =
+      root.kind == RootKind::EmbeddedInitramfs || root.kind == RootKind::InitramfsFile;
+  auto top = mount_root(sb, source, archive ? 0 : flags);
+  if (!top) return fail(fmt::format("The root cannot be mounted: {}.", errno_text(top.error())));
+  fs.root = *top;
+  fs.cwd = *top;
+  if (!archive) return true;
+
+  std::string why;
+  Result<void> unpacked{};
+  if (root.kind == RootKind::EmbeddedInitramfs) {
+    unpacked = unpack_initramfs(fs, embedded_initramfs(), why);
+  } else {
+    std::ifstream file(root.path, std::ios::binary);
+    const std::vector<char> bytes((std::istreambuf_iterator<char>(file)),
+                                  std::istreambuf_iterator<char>());
+    if (!file) {
+      return fail(fmt::format("The initramfs {} cannot be read: {}.", root.path,
+                              errno_text(errno_from_host(errno))));
+    }
+    unpacked = unpack_initramfs(fs, std::as_bytes(std::span(bytes)), why);
+  }
+  if (!unpacked) {
+    return fail(fmt::format("The initramfs{}{} cannot be unpacked: {}.",
+                            root.path.empty() ? "" : " ", root.path, why));
+  }
+  return true;
+}
+
+bool Machine::mount_into(FsContext &fs, const std::string &where, Ref<SuperBlock> sb,
+                         std::string source, std::uint32_t flags) {
+  // A read-only root may lack the directory; then the kernel's own mounts are left out.
+  auto path = lookup(walk_of(fs), where, LookupFlag::Follow | LookupFlag::Directory);
+  if (path.is(Errno::NoEnt) && make_directories(fs, where)) {
+    path = lookup(walk_of(fs), where, LookupFlag::Follow | LookupFlag::Directory);
+  }
+  Result<void> mounted = path ? mount_at(*path, std::move(sb), std::move(source), flags)
+                              : Result<void>(Err(path.error()));
+  if (!mounted) log_err("cannot mount on {}: {}", where, errno_text(mounted.error()));
+  return mounted.ok();
+}
+
+bool Machine::set_up_mounts(FsContext &fs) {
+  mount_into(fs, "/dev", devtmpfs_superblock(), "devtmpfs", kMountNoSuid);
+  if (request_.run) {
+    // An init would mount these.
+    mount_into(fs, "/proc", procfs_superblock(), "proc", kMountNoSuid | kMountNoDev | kMountNoExec);
+    mount_into(fs, "/sys", sysfs_superblock(), "sysfs", kMountNoSuid | kMountNoDev | kMountNoExec);
+  }
+  for (const MountConfig &mount : request_.config.mounts) {
+    UniqueFd directory(::open(mount.host.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    if (!directory.valid()) {
+      return fail(fmt::format("The directory {} of the host cannot be opened: {}.", mount.host,
+                              errno_text(errno_from_host(errno))));
+    }
+    auto sb = make_hostfs(std::move(directory), {mount.read_only, mount.host});
+    if (!sb) {
+      return fail(fmt::format("The directory {} of the host cannot be mounted: {}.", mount.host,
+                              errno_text(sb.error())));
+    }
+    if (!mount_into(fs, mount.guest, *sb, mount.host, mount.read_only ? kMountReadOnly : 0)) {
+      return fail(
+          fmt::format("{} cannot be mounted on {} in the guest: the place is missing and "
+                      "cannot be made.",
+                      mount.host, mount.guest));
+    }
+  }
+  return true;
+}
+
+// --- the first program
+
+bool Machine::open_run_stdio(FdTable &files) {
+  for (int fd = 0; fd < 3; ++fd) {
+    const std::uint32_t access = fd == 0 ? abi::kO_RDONLY : abi::kO_WRONLY;
+    Result<Ref<File>> file = Err(Errno::BadF);
+    if (::isatty(fd) && main_console_) {
+      file = tty_file(*main_console_, abi::kO_RDWR);
+    } else if (::fcntl(fd, F_GETFD) >= 0) {
+      file = make_host_stream(fd, access);
+    } else {
+      continue;  // closed for us, closed for the program
+    }
+    Result<int> installed = Err(Errno::Io);
+    if (file) installed = files.install(std::move(*file), false, 1024, fd);
+    if (!installed) {
+      return fail(fmt::format("Descriptor {} cannot be passed to the guest: {}.", fd,
+                              errno_text(installed.error())));
+    }
+  }
+  return true;
+}
+
+bool Machine::open_stdio(FsContext &fs, FdTable &files) {
+  auto console = open_path(walk_of(fs), "/dev/console", abi::kO_RDWR | abi::kO_NOCTTY, 0);
+  if (!console) {
+    log_warn("unable to open an initial console: {}", errno_text(console.error()));
+    return true;
+  }
+  for (int fd = 0; fd < 3; ++fd) {
+    if (!files.install(*console, false, 1024, fd))
+      return fail("The first descriptors cannot be made.");
+  }
+  return true;
+}
+
+Result<std::string> Machine::find_init(FsContext &fs, std::string &tried) {
+  std::vector<std::string> names;
+  if (request_.run) {
+    const std::string &name = request_.run->argv[0];
+    if (name.find('/') != std::string::npos) return name;
+    std::string path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    for (const std::string &variable : request_.run->env) {
+      if (variable.starts_with("PATH=")) path = variable.substr(5);
+    }
+    for (std::size_t at = 0; at <= path.size();) {
+      const std::size_t colon = std::min(path.find(':', at), path.size());
+      if (colon > at) names.push_back(path.substr(at, colon - at) + "/" + name);
+      at = colon + 1;
+    }
+    tried = name;
+  } else if (request_.config.init) {
+    return *request_.config.init;
+  } else {
+    names = {"/init", "/sbin/init", "/bin/sh"};
+    tried = "/init, /sbin/init or /bin/sh";
+  }
+  for (const std::string &name : names) {
+    const auto found = lookup(walk_of(fs), name, LookupFlag::Follow);
+    if (found && found->inode().is_regular() && (found->inode().mode & 0111) != 0) return name;
+  }
+  return Err(Errno::NoEnt);
+}
+
+bool Machine::start_first_program(Ref<FsContext> fs) {
+  auto files = make_ref<FdTable>();
+  if (!(request_.run ? open_run_stdio(*files) : open_stdio(*fs, *files))) return false;
+  ExecRequest exec;
+  std::string tried;
+  const auto name = find_init(*fs, tried);
+  if (!name) {
+    end(request_.run ? kExitNotFound : kExitHostError,
+        request_.run ? fmt::format("The program '{}' is not in the guest's PATH.", tried)
+                     : fmt::format("The root file system has no program {}; name one with "
+                                   "machine.init.",
+                                   tried));
+    return false;
+  }
+  exec.name = *name;
+  if (request_.run) {
+    exec.argv = request_.run->argv;
+    exec.envp = request_.run->env;
+    auto cwd = lookup(walk_of(*fs), request_.run->cwd, LookupFlag::Follow | LookupFlag::Directory);
+    if (!cwd) {
+      return fail(fmt::format("The working directory {} is not in the guest: {}.",
+                              request_.run->cwd, errno_text(cwd.error())));
+    }
+    fs->cwd = *cwd;
+  } else {
+    exec.argv = {*name};
+    exec.argv.insert(exec.argv.end(), request_.config.args.begin(), request_.config.args.end());
+    exec.envp = {"HOME=/", "TERM=linux",
+                 "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"};
+    if (const char *term = ::getenv("TERM")) exec.envp[1] = fmt::format("TERM={}", term);
+  }
+  exec.directory = fs->cwd;
+  const bool run = request_.run.has_value();
+  const std::string program = *name;
+  auto started = start_init(*platform_, std::move(fs), std::move(files), std::move(exec),
+                            [this, run, program](Result<void> result) {
+                              if (!result) {
+                                const bool missing =
+                                    result.is(Errno::NoEnt) || result.is(Errno::NotDir);
+                                end(!run      ? kExitHostError
+                                    : missing ? kExitNotFound
+                                              : kExitNotExecutable,
+                                    fmt::format("{} cannot be run in the guest: {}.", program,
+                                                errno_text(result.error())));
+                                return;
+                              }
+                              log_info("Run {} as process 1", program);
+                              if (run && main_console_) {
+                                Process &process = *current_task().process;
+                                set_session(process, process.pid);
+                                set_process_group(process, process.pid);
+                                tty_set_controlling(*main_console_, process);
+                              }
+                            });
+  if (!started) {
+    return fail(fmt::format("Process 1 cannot be made: {}.", errno_text(started.error())));
+  }
+  return true;
+}
+
+}  // namespace cowbird
