@@ -105,8 +105,8 @@ bool Machine::set_up_devices() {
 }
 
 Tty *Machine::make_console_device(const std::string &name, std::uint32_t unit,
-                                      const std::string &plugin_name, const PluginConfig &config,
-                                      const std::string &where) {
+                                  const std::string &plugin_name, const PluginConfig &config,
+                                  const std::string &where) {
   PluginError error;
   const std::string at = where.empty() ? "" : where + ": ";
   const PluginInfo *plugin = plugins_->find(PluginKind::Channel, plugin_name, error);
@@ -139,7 +139,7 @@ bool Machine::set_up_consoles() {
     }
   } else {
     for (const DeviceConfig &device : request_.config.consoles) {
-      const Ref<Tty> tty =
+      Tty *const tty =
           make_console_device(device.name, device.unit, device.plugin, device.config, device.where);
       if (!tty) return false;
       if (device.unit == 0) main_console_ = tty;
@@ -193,28 +193,12 @@ bool Machine::set_up_root(FsContext &fs) {
     }
     sb = *made;
     source = root.path;
-  } else if (root.kind == RootKind::BlockDevice) {
-    const FileSystemType *type = find_filesystem(root.type);
-    if (type == nullptr || type->no_device) {
-      return fail(
-          fmt::format("The root's file system type '{}' is not one that this kernel has for "
-                      "block devices.",
-                      root.type));
-    }
-    source = "/dev/" + root.path;
-    auto mounted = type->mount({source, "", root.read_only});
-    if (!mounted) {
-      return fail(fmt::format("{} cannot be mounted as {}: {}.", root.path, root.type,
-                              errno_text(mounted.error())));
-    }
-    sb = *mounted;
   } else {
     TmpfsOptions options;
     options.mode = 0755;
     sb = make_tmpfs("rootfs", options);
   }
-  const bool archive =
-      root.kind == RootKind::EmbeddedInitramfs || root.kind == RootKind::InitramfsFile;
+  const bool archive = root.kind != RootKind::HostDirectory;
   auto top = mount_root(sb, source, archive ? 0 : flags);
   if (!top) return fail(fmt::format("The root cannot be mounted: {}.", errno_text(top.error())));
   fs.root = *top;

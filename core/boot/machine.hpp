@@ -51,8 +51,8 @@ class Machine {
                   std::uint32_t flags);
   Result<std::string> find_init(FsContext &fs, std::string &tried);
   Tty *make_console_device(const std::string &name, std::uint32_t unit,
-                               const std::string &plugin_name, const PluginConfig &config,
-                               const std::string &where);
+                           const std::string &plugin_name, const PluginConfig &config,
+                           const std::string &where);
   void install_hooks();
   // Sleeps: file systems are synchronised and the consoles drained.
   void finish(int status, std::string error);
