@@ -19,7 +19,7 @@ namespace {
 constexpr std::uint64_t kMaxIovecs = 1024;    // UIO_MAXIOV
 constexpr std::uint64_t kMaxControl = 65536;  // bound on ancillary data of one message
 constexpr std::size_t kMaxRights = 253;       // SCM_MAX_FD
-constexpr std::uint64_t kMaxTransfer = 0x7ffff000;
+constexpr std::uint64_t kMaxMessage = 0x7ffff000;
 
 std::size_t align8(std::size_t n) { return (n + 7) & ~std::size_t{7}; }
 
@@ -59,7 +59,7 @@ Result<IovIter> read_iovecs(std::uint64_t address, std::uint64_t count) {
   std::uint64_t total = 0;
   for (IovIter::Segment segment : vectors) {
     if (static_cast<std::int64_t>(segment.length) < 0) return Err(Errno::Inval);
-    segment.length = std::min(segment.length, kMaxTransfer - total);
+    segment.length = std::min(segment.length, kMaxMessage - total);
     total += segment.length;
     segments.push_back(segment);
   }
@@ -292,7 +292,7 @@ SysResult sys_sendto(Task &task, const SysArgs &args) {
   Ref<Socket> socket = TRY(socket_of(task, args.fd(0)));
   SocketAddress to;
   if (args.u64(4) != 0) to = TRY(read_address(args.u64(4), args.s32(5)));
-  IovIter data = IovIter::user(args.u64(1), std::min(args.u64(2), kMaxTransfer));
+  IovIter data = IovIter::user(args.u64(1), std::min(args.u64(2), kMaxMessage));
   SendRequest request{
       .data = data, .to = to.empty() ? nullptr : &to, .ancillary = {}, .flags = args.u32(3)};
   return static_cast<std::int64_t>(TRY(socket->send(request)));
@@ -300,7 +300,7 @@ SysResult sys_sendto(Task &task, const SysArgs &args) {
 
 SysResult sys_recvfrom(Task &task, const SysArgs &args) {
   Ref<Socket> socket = TRY(socket_of(task, args.fd(0)));
-  IovIter data = IovIter::user(args.u64(1), std::min(args.u64(2), kMaxTransfer));
+  IovIter data = IovIter::user(args.u64(1), std::min(args.u64(2), kMaxMessage));
   ReceiveRequest request{.data = data, .flags = args.u32(3), .from = {}, .ancillary = {}};
   const std::uint64_t got = TRY(socket->receive(request));
   if (args.u64(4) != 0) TRY(write_address(request.from, args.u64(4), args.u64(5)));
