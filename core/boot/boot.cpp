@@ -39,7 +39,7 @@ void wait_for_deadly_signal() {
   const sigset_t set = deadly_set();
   int signal = 0;
   if (::sigwait(&set, &signal) != 0) return;
-  run_emergency_callbacks();
+  boot::run_emergencies();
   ::signal(signal, SIG_DFL);
   ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
   ::raise(signal);
@@ -80,9 +80,13 @@ bool Machine::start(std::string &error) {
                                           request_.config.plugin_path.end());
   plugins_ = std::make_unique<PluginRegistry>(PluginRegistry::default_search_path(path));
   set_log_clock(clock::monotonic_ns);
-  install_panic_handler();
-  install_fault_handlers();
-  at_emergency([](void *) { restore_host_terminals(); }, nullptr);
+  boot::install_panic_handler();
+  if (const auto installed = boot::install_fault_handlers(); !installed) {
+    error = fmt::format("The handlers of kernel faults cannot be installed: {}.",
+                        errno_text(installed.error()));
+    return false;
+  }
+  boot::at_emergency([](void *) { restore_host_terminals(); }, nullptr);
 
   auto memory = PhysMemory::create(request_.config.memory, error);
   if (!memory) return false;

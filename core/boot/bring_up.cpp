@@ -9,7 +9,6 @@
 
 #include "abi/fcntl.hpp"
 #include "base/log.hpp"
-#include "base/uts.hpp"
 #include "block/block_device.hpp"
 #include "boot/embedded_initramfs.hpp"
 #include "boot/host_stream.hpp"
@@ -20,7 +19,10 @@
 #include "fs/procfs.hpp"
 #include "fs/sysfs.hpp"
 #include "fs/tmpfs.hpp"
+#include "net/socket.hpp"
+#include "proc/sysrq.hpp"
 #include "proc/task.hpp"
+#include "proc/uts.hpp"
 #include "sched/scheduler.hpp"
 
 namespace cowbird {
@@ -62,12 +64,13 @@ int first_terminal(std::initializer_list<int> descriptors) {
 void Machine::bring_up() {
   const MachineConfig &config = request_.config;
   install_hooks();
+  uts_hostname() = config.name.empty() ? random_machine_name() : config.name;
   if (const auto started = console_log::start(config.log_level); !started) {
     fail(fmt::format("The kernel log has no host event: {}.", errno_text(started.error())));
     return;
   }
-  log_info("Cowbird {}, {} MiB of memory, {} vCPU{}", uts::version(), config.memory / kMiB,
-           config.vcpus, config.vcpus == 1 ? "" : "s");
+  log_info("{} {} {}, {} MiB of memory, {} vCPU{}", kUtsSysname, kUtsRelease, kUtsVersion,
+           config.memory / kMiB, config.vcpus, config.vcpus == 1 ? "" : "s");
   log_info("Command line: {}", command_line(config));
   auto fs = make_ref<FsContext>();
   if (!set_up_file_systems() || !set_up_devices()) return;
@@ -80,6 +83,8 @@ bool Machine::set_up_file_systems() {
   register_tmpfs();
   register_procfs(command_line(request_.config));
   register_sysfs();
+  register_unix_sockets();
+  set_log_level_hook(console_log::set_level);
   if (const auto done = init_devtmpfs(); !done) {
     return fail(fmt::format("devtmpfs cannot be made: {}.", errno_text(done.error())));
   }

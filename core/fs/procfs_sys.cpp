@@ -5,9 +5,9 @@
 #include <array>
 
 #include "base/log.hpp"
-#include "base/uts.hpp"
 #include "fs/procfs_internal.hpp"
 #include "mm/mm.hpp"
+#include "proc/uts.hpp"
 #include "vfs/file.hpp"
 
 namespace cowbird::procfs {
@@ -35,13 +35,13 @@ PseudoEntry word(const char *name, std::string_view text) {
                     [text]() -> Result<std::string> { return fmt::format("{}\n", text); });
 }
 
-PseudoEntry name_setting(const char *name, const std::string &(*get)(), void (*set)(std::string)) {
+PseudoEntry name_setting(const char *name, std::string &(*setting)()) {
   return text_entry(
-      name, 0644, [get]() -> Result<std::string> { return get() + '\n'; },
-      [set](std::string_view text) -> Result<void> {
-        if (text.size() > uts::kNameMax) return Err(Errno::Inval);
+      name, 0644, [setting]() -> Result<std::string> { return setting() + '\n'; },
+      [setting](std::string_view text) -> Result<void> {
+        if (text.size() > kMaxHostname) return Err(Errno::Inval);
         if (!current_task().credentials.capable(Capability::SysAdmin)) return Err(Errno::Perm);
-        set(std::string(text));
+        setting() = text;
         return {};
       });
 }
@@ -59,11 +59,11 @@ PseudoEntries random_entries() {
 
 PseudoEntries kernel_entries() {
   PseudoEntries list;
-  list.push_back(word("ostype", uts::kSystem));
-  list.push_back(word("osrelease", uts::kRelease));
-  list.push_back(word("version", uts::version()));
-  list.push_back(name_setting("hostname", uts::host_name, uts::set_host_name));
-  list.push_back(name_setting("domainname", uts::domain_name, uts::set_domain_name));
+  list.push_back(word("ostype", kUtsSysname));
+  list.push_back(word("osrelease", kUtsRelease));
+  list.push_back(word("version", kUtsVersion));
+  list.push_back(name_setting("hostname", uts_hostname));
+  list.push_back(name_setting("domainname", uts_domainname));
   list.push_back(value("pid_max", kPidMax));
   list.push_back(text_entry("threads-max", 0444, []() -> Result<std::string> {
     return fmt::format("{}\n", max_tasks());

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "base/log.hpp"
-#include "base/uts.hpp"
 #include "block/block_device.hpp"
 #include "fs/devtmpfs.hpp"
 #include "fs/procfs_internal.hpp"
@@ -13,16 +12,17 @@
 #include "mm/page_cache.hpp"
 #include "mm/phys_memory.hpp"
 #include "proc/sysrq.hpp"
+#include "proc/uts.hpp"
 #include "sched/clock.hpp"
 #include "sched/scheduler.hpp"
+#include "vfs/device.hpp"
 #include "vfs/path.hpp"
 
 namespace cowbird::procfs {
 namespace {
 
 Result<std::string> text_version() {
-  return fmt::format("{} version {} ({}) {}\n", uts::kSystem, uts::kRelease, "cowbird",
-                     uts::version());
+  return fmt::format("{} version {} (cowbird) {}\n", kUtsSysname, kUtsRelease, kUtsVersion);
 }
 
 Result<std::string> text_uptime() {
@@ -190,11 +190,11 @@ Result<std::string> text_filesystems() {
 
 Result<std::string> text_devices() {
   std::string out = "Character devices:\n";
-  for_each_char_major([&](std::uint32_t major, const std::string &name) {
+  for_each_device_range(false, [&](const std::string &name, std::uint32_t major) {
     out += fmt::format("{:3} {}\n", major, name);
   });
   out += "\nBlock devices:\n";
-  for_each_block_major([&](std::uint32_t major, const std::string &name) {
+  for_each_device_range(true, [&](const std::string &name, std::uint32_t major) {
     out += fmt::format("{:3} {}\n", major, name);
   });
   return out;

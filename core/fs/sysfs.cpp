@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "base/uts.hpp"
 #include "block/block_device.hpp"
 #include "fs/pseudo_fs.hpp"
 #include "sched/scheduler.hpp"

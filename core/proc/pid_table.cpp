@@ -1,3 +1,4 @@
+#include "proc/sysrq.hpp"
 // The pid table: numbers of tasks and processes, and the index of groups and sessions.
 #include <algorithm>
 #include <map>
@@ -37,6 +38,8 @@ void leave_group(Process &process) {
   if (group->second.empty()) table().groups.erase(group);
 }
 
+std::uint64_t tasks_made = 0;
+
 void leave_session(int sid) {
   const auto session = table().sessions.find(sid);
   if (session == table().sessions.end()) return;
@@ -45,13 +48,17 @@ void leave_session(int sid) {
 
 }  // namespace
 
+std::uint64_t forks_since_boot() { return tasks_made; }
+
 Result<int> allocate_pid() {
   PidTable &t = table();
   for (int tries = 0; tries < kPidMax; ++tries) {
     int next = t.last + 1;
     if (next >= kPidMax) next = kFirstReusedPid;
     t.last = next;
-    if (!t.taken(next)) return next;
+    if (t.taken(next)) continue;
+    ++tasks_made;
+    return next;
   }
   return Err(Errno::Again);
 }

@@ -58,8 +58,7 @@ Result<void> handle_sysrq(char key) {
   switch (key) {
     case 'b':
       log_info("sysrq: Resetting");
-      request_reboot(RebootAction::Restart);
-      return {};
+      return request_reboot(RebootAction::Restart);
     case 'c':
       panic("sysrq triggered crash");
     case 'e':
@@ -80,8 +79,7 @@ Result<void> handle_sysrq(char key) {
       return {};
     case 'o':
       log_info("sysrq: Power Off");
-      request_reboot(RebootAction::PowerOff);
-      return {};
+      return request_reboot(RebootAction::PowerOff);
     case 's':
       log_info("sysrq: Emergency Sync");
       sync_all();

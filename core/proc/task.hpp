@@ -280,6 +280,8 @@ bool kill_for_memory();
 // What reboot(2) asks boot/ for. The hook does not return for Restart, Halt and PowerOff.
 enum class RebootAction : std::uint8_t { Restart, Halt, PowerOff };
 void set_reboot_hook(std::function<void(RebootAction action, const std::string &argument)> hook);
+// Calls the hook; NoSys when there is none. May sleep for ever.
+Result<void> request_reboot(RebootAction action, const std::string &argument = {});
 
 // The kernel thread body of every task: runs guest code until the task dies.
 void task_main();

@@ -20,19 +20,7 @@
 
 namespace cowbird {
 
-std::string &uts_hostname() {
-  static std::string name = "(none)";
-  return name;
-}
-
-std::string &uts_domainname() {
-  static std::string name = "(none)";
-  return name;
-}
-
 namespace {
-
-std::function<void(RebootAction, const std::string &)> reboot_hook;
 
 template <std::size_t N>
 void copy_name(char (&to)[N], std::string_view from) {
@@ -177,10 +165,6 @@ std::size_t unread_log_bytes() {
 }
 
 }  // namespace
-
-void set_reboot_hook(std::function<void(RebootAction action, const std::string &argument)> hook) {
-  reboot_hook = std::move(hook);
-}
 
 abi::Rusage to_rusage(const ResourceUsage &usage) {
   abi::Rusage out{};
@@ -364,8 +348,7 @@ SysResult sys_reboot(Task &task, const SysArgs &args) {
     default:
       return Err(Errno::Inval);
   }
-  if (!reboot_hook) return Err(Errno::NoSys);
-  reboot_hook(action, argument);
+  TRY(request_reboot(action, argument));
   return 0;
 }
 
