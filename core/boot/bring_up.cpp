@@ -183,7 +183,7 @@ bool Machine::set_up_blocks() {
 
 bool Machine::set_up_root(FsContext &fs) {
   const RootConfig &root = request_.config.root;
-  const std::uint32_t flags = root.read_only ? kMountReadOnly : 0;
+  const std::uint32_t flags = root.read_only ? std::uint32_t{kMountReadOnly} : 0;
   Ref<SuperBlock> sb;
   std::string source = "rootfs";
   if (root.kind == RootKind::HostDirectory) {
@@ -262,7 +262,8 @@ bool Machine::set_up_mounts(FsContext &fs) {
       return fail(fmt::format("The directory {} of the host cannot be mounted: {}.", mount.host,
                               errno_text(sb.error())));
     }
-    if (!mount_into(fs, mount.guest, *sb, mount.host, mount.read_only ? kMountReadOnly : 0)) {
+    if (!mount_into(fs, mount.guest, *sb, mount.host,
+                    mount.read_only ? std::uint32_t{kMountReadOnly} : 0)) {
       return fail(
           fmt::format("{} cannot be mounted on {} in the guest: the place is missing and "
                       "cannot be made.",

@@ -155,11 +155,11 @@ Result<Ref<UnixSocket>> UnixSocket::find(const std::string &name, int type) {
     found = entry->second;
   } else {
     Task &task = current_task();
-    const Path path =
+    const Path place =
         TRY(lookup({*task.fs, task.credentials, task.fs->cwd}, name, LookupFlag::Follow));
-    if (path.inode().type() != FileType::Socket) return Err(Errno::ConnRefused);
-    TRY(check_permission(path.inode(), 2, task.credentials));
-    const auto binding = std::static_pointer_cast<Binding>(path.inode().attached);
+    if (place.inode().type() != FileType::Socket) return Err(Errno::ConnRefused);
+    TRY(check_permission(place.inode(), 2, task.credentials));
+    const auto binding = std::static_pointer_cast<Binding>(place.inode().attached);
     if (!binding || binding->socket == nullptr) return Err(Errno::ConnRefused);
     found = binding->socket;
   }
@@ -198,10 +198,10 @@ Result<void> UnixSocket::bind(const SocketAddress &address) {
       make_node(walk, name, static_cast<std::uint32_t>(FileType::Socket) | 0777, DeviceNumber{});
   if (made.is(Errno::Exist)) return Err(Errno::AddrInUse);
   TRY(made);
-  const Path path = TRY(lookup(walk, name, LookupFlag::None));
+  const Path bound = TRY(lookup(walk, name, LookupFlag::None));
   binding_ = std::make_shared<Binding>();
   binding_->socket = this;
-  path.inode().attached = binding_;
+  bound.inode().attached = binding_;
   bound_name_ = name;
   return {};
 }
@@ -531,9 +531,9 @@ Result<std::uint64_t> UnixSocket::receive_stream(ReceiveRequest &request) {
   const std::int64_t deadline = receive_deadline();
   const bool peek = request.flags & kMSG_PEEK;
   std::uint64_t total = 0;
-  std::size_t position = 0;  // of the piece, while peeking
+  std::size_t at = 0;  // of the piece, while peeking
   while (request.data.remaining() > 0) {
-    if (position >= queue_.size()) {
+    if (at >= queue_.size()) {
       if (total > 0 && (!(request.flags & kMSG_WAITALL) || peek)) break;
       const auto ready = wait_readable(request.flags, deadline);
       if (!ready) return total > 0 ? Result<std::uint64_t>(total) : Err(ready.error());
@@ -541,8 +541,8 @@ Result<std::uint64_t> UnixSocket::receive_stream(ReceiveRequest &request) {
     }
     // Copying may sleep for a page; nobody else may take the piece meanwhile.
     SleepLock reading(read_lock_);
-    if (position >= queue_.size()) continue;
-    Packet &packet = *queue_[position];
+    if (at >= queue_.size()) continue;
+    Packet &packet = *queue_[at];
     const bool has_files = !packet.ancillary.files.empty();
     // Descriptors and credentials stay with their bytes: data of another kind is for the next call.
     if (total > 0 &&
@@ -557,7 +557,7 @@ Result<std::uint64_t> UnixSocket::receive_stream(ReceiveRequest &request) {
     fill_ancillary(request, packet, peek);
     total += *copied;
     if (peek) {
-      ++position;
+      ++at;
     } else {
       packet.taken += *copied;
       const bool done = packet.taken == packet.data.size();

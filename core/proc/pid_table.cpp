@@ -1,4 +1,3 @@
-#include "proc/sysrq.hpp"
 // The pid table: numbers of tasks and processes, and the index of groups and sessions.
 #include <algorithm>
 #include <map>
@@ -6,6 +5,7 @@
 
 #include "base/log.hpp"
 #include "proc/proc_internal.hpp"
+#include "proc/sysrq.hpp"
 
 namespace cowbird {
 namespace {
