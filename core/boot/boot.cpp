@@ -97,6 +97,8 @@ bool Machine::start(std::string &error) {
   options.memory_fd = memory_->fd();
   options.memory_pages = memory_->total_pages();
   options.vcpus = request_.config.vcpus;
+  options.before_block = release_bkl_to_wait;
+  options.after_block = retake_bkl;
   auto platform = make_stub_platform(options, error);
   if (!platform) return false;
   platform_ = std::move(*platform);
