@@ -79,10 +79,11 @@ Result<void> map_segment(Mm &mm, File &file, const elf::Segment &segment, std::u
   request.file = Ref<File>(&file);
   TRY(file.mmap(request));
   TRY(mm.mmap(std::move(request)));
-  // The rest of the last file page is bss; what follows in the file must not show there.
-  const VirtAddr clear_end = std::min(end, page_up(file_end));
-  if (segment.write && clear_end > file_end) {
-    const std::vector<std::byte> zeroes(clear_end - file_end);
+  // The rest of the last file page is zero, to its end and not only to that of the segment: the
+  // dynamic linker allocates its first memory there.
+  const std::uint64_t rest = page_up(file_end) - file_end;
+  if (segment.write && end > file_end && rest > 0) {
+    const std::vector<std::byte> zeroes(rest);
     TRY(copy_out_mm(mm, file_end, zeroes.data(), zeroes.size()));
   }
   return map_anonymous(mm, page_up(file_end), page_up(end), prot);
