@@ -24,6 +24,7 @@
 #include "proc/task.hpp"
 #include "proc/uts.hpp"
 #include "sched/scheduler.hpp"
+#include "syscall/syscall.hpp"
 
 namespace cowbird {
 namespace {
@@ -75,6 +76,7 @@ void Machine::bring_up() {
   auto fs = make_ref<FsContext>();
   if (!set_up_file_systems() || !set_up_devices()) return;
   if (!set_up_root(*fs) || !set_up_mounts(*fs)) return;
+  set_syscall_trace(config.strace);
   start_first_program(std::move(fs));
 }
 

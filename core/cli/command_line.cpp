@@ -94,6 +94,7 @@ class Grammar {
                      "Root file system: a directory or an initramfs; the embedded one otherwise")
         ->type_name("DIR|IMAGE");
     run_cmd_->add_flag("--read-only", run_.read_only, "The root file system is read-only");
+    run_cmd_->add_flag("--strace", run_.strace, "Show every system call, on standard error");
     repeatable(run_cmd_
                    ->add_option("--mount", run_.mounts,
                                 "Show a directory of the host in the guest; may be repeated")

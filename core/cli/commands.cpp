@@ -149,6 +149,7 @@ int Commands::operator()(const RunArguments &arguments) {
   if (!arguments.vcpus.empty()) {
     options.push_back({"--vcpus " + arguments.vcpus, "machine.vcpus=" + arguments.vcpus, false});
   }
+  if (arguments.strace) options.push_back({"--strace", "machine.strace=true", false});
   for (std::size_t i = 0; i < arguments.mounts.size(); ++i) {
     const auto mount = mount_options(arguments.mounts[i], i);
     if (mount.empty()) {
@@ -167,7 +168,9 @@ int Commands::operator()(const RunArguments &arguments) {
     return kExitHostError;
   }
   // The output is the program's; the kernel speaks up only when something is wrong.
-  if (!sets_log_level(arguments.sets)) loaded.config->log_level = LogLevel::Err;
+  if (!sets_log_level(arguments.sets)) {
+    loaded.config->log_level = loaded.config->strace ? LogLevel::Info : LogLevel::Err;
+  }
   return boot({std::move(*loaded.config),
                RunCommand{arguments.command, guest_environment(arguments.env), arguments.workdir}});
 }

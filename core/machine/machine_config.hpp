@@ -53,6 +53,7 @@ struct MachineConfig {
   std::optional<std::string> init;      // absent: the first of /init /sbin/init /bin/sh
   std::vector<std::string> args;        // after init's own name
   LogLevel log_level = LogLevel::Info;  // records of this level and more severe go to the console
+  bool strace = false;  // every system call goes to the kernel log, in the manner of strace(1)
   RootConfig root;
   std::vector<DeviceConfig> blocks;    // by unit
   std::vector<DeviceConfig> consoles;  // by unit; never empty, the first is /dev/console

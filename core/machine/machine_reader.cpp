@@ -156,6 +156,7 @@ void MachineReader::read_machine(SectionReader &section) {
     config_.args.push_back(std::move(item.text));
   }
   read_log_level(section);
+  config_.strace = section.boolean("strace").value_or(false);
 }
 
 void MachineReader::read_log_level(SectionReader &section) {

@@ -21,6 +21,8 @@ constexpr KeyDoc kMachineKeys[] = {
      "What the kernel log shows on the console: this level and worse. One of `emerg`, `alert`, "
      "`crit`, `err`, `warning`, `notice`, `info`, `debug`."},
     {"quiet", "boolean", "`false`", "The same as `log_level = \"err\"`; not together with it."},
+    {"strace", "boolean", "`false`",
+     "Every system call of the guest goes to the kernel log, as strace(1) shows it."},
 };
 
 constexpr KeyDoc kRootKeys[] = {
