@@ -18,6 +18,8 @@ class ConsolePort final : public TtyPort {
   Result<void> activate() override {
     TRY(channel_->open([this](std::uint32_t events) { on_events(events); }));
     update_window();
+    // A channel says that it has become readable only after a read that found nothing.
+    pump_input();
     return {};
   }
   void shutdown() override { channel_->close(); }
@@ -98,7 +100,8 @@ std::vector<Console> &consoles() {
 
 }  // namespace
 
-Result<Tty *> make_console(std::string name, DeviceNumber number, std::unique_ptr<Channel> channel) {
+Result<Tty *> make_console(std::string name, DeviceNumber number,
+                           std::unique_ptr<Channel> channel) {
   auto port = std::make_unique<ConsolePort>(std::move(channel));
   Ref<Tty> tty = make_tty(std::move(name), number, *port);
   port->attach(*tty);

@@ -298,10 +298,11 @@ void tty_set_controlling(Tty &tty, Process &leader) {
 }
 
 Result<Ref<File>> tty_open(Tty &tty, std::uint32_t flags) {
-  Task &task = current_task();
-  if (tty.exclusive && !task.credentials.capable(Capability::SysAdmin)) return Err(Errno::Busy);
+  Task *const task = current_thread()->as_task();
+  if (task == nullptr) return tty_file(tty, flags);  // the kernel itself, for the first program
+  if (tty.exclusive && !task->credentials.capable(Capability::SysAdmin)) return Err(Errno::Busy);
   TRY(tty.activate());
-  Process &process = *task.process;
+  Process &process = *task->process;
   if (!(flags & kNoCtty) && process.sid == process.pid && process.controlling_tty == nullptr &&
       tty.session == 0) {
     tty_set_controlling(tty, process);
