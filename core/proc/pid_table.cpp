@@ -154,8 +154,10 @@ bool process_group_orphaned(int pgid) {
   const auto group = table().groups.find(pgid);
   if (group == table().groups.end()) return true;
   return std::none_of(group->second.begin(), group->second.end(), [pgid](const Process *process) {
-    if (process->zombie || !process->parent || process->parent->pid == 1) return false;
-    return process->parent->pgid != pgid && process->parent->sid == process->sid;
+    const Process *parent = process->parent.get();
+    // A real init does not care for jobs; the program of `cowbird run` may be a shell.
+    if (process->zombie || parent == nullptr || parent->unkillable) return false;
+    return parent->pgid != pgid && parent->sid == process->sid;
   });
 }
 

@@ -189,6 +189,16 @@ static void restarts(void) {
   CHECK(kill(pid, SIGCONT) == 0);
   CHECK(waitpid(pid, &status, WCONTINUED) == pid && WIFCONTINUED(status));
   CHECK(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 9);
+  // A job of this session stops at ^Z, and its whole group goes on.
+  pid = fork();
+  if (pid == 0) {
+    setpgid(0, 0);
+    raise(SIGTSTP);
+    _exit(2);
+  }
+  CHECK(waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status));
+  CHECK(WSTOPSIG(status) == SIGTSTP && kill(-pid, SIGCONT) == 0);
+  CHECK(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 2);
 }
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
