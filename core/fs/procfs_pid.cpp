@@ -485,7 +485,10 @@ class FdDirectory final : public PseudoInode {
     if (!fd) return Err(Errno::NoEnt);
     Ref<File> file = TRY(find(*fd));
     const std::uint64_t ino = (number() << 20) + static_cast<std::uint64_t>(*fd) + 1;
-    return info_ ? make_info(ino, *fd) : make_link(ino, *fd, *file);
+    Ref<PseudoInode> inode = info_ ? make_info(ino, *fd) : make_link(ino, *fd, *file);
+    const Subject subject = subject_;
+    inode->set_exists([subject, number = *fd] { return find_in(subject, number).ok(); });
+    return Ref<Inode>(std::move(inode));
   }
 
   Result<void> readdir(std::uint64_t offset, const DirEmitter &emit) override {
@@ -504,8 +507,6 @@ class FdDirectory final : public PseudoInode {
     return {};
   }
 
-  bool revalidate(Inode &, std::string_view) override { return subject_.alive(); }
-
  private:
   static Result<Ref<File>> find_in(const Subject &subject, int fd) {
     if (!may_inspect(*subject.process)) return Err(Errno::Access);
@@ -517,7 +518,7 @@ class FdDirectory final : public PseudoInode {
   }
   Result<Ref<File>> find(int fd) const { return find_in(subject_, fd); }
 
-  Ref<Inode> make_link(std::uint64_t ino, int fd, const File &file) {
+  Ref<PseudoInode> make_link(std::uint64_t ino, int fd, const File &file) {
     const std::uint32_t permissions =
         (file.readable() ? 0500u : 0u) | (file.writable() ? 0300u : 0u);
     const Subject subject = subject_;
@@ -531,7 +532,7 @@ class FdDirectory final : public PseudoInode {
         });
   }
 
-  Ref<Inode> make_info(std::uint64_t ino, int fd) {
+  Ref<PseudoInode> make_info(std::uint64_t ino, int fd) {
     const Subject subject = subject_;
     return make_ref<TextInode>(sb(), ino, 0444u, [subject, fd]() -> Result<std::string> {
       Ref<File> f = TRY(find_in(subject, fd));
@@ -594,9 +595,10 @@ class ProcessDirectory final : public PseudoDirectory {
     Ref<Inode> inode = TRY(PseudoDirectory::lookup(name));
     inode->uid = uid;
     inode->gid = gid;
+    const Subject subject = subject_;
+    static_cast<PseudoInode &>(*inode).set_exists([subject] { return subject.alive(); });
     return inode;
   }
-  bool revalidate(Inode &, std::string_view) override { return subject_.alive(); }
 
  private:
   Subject subject_;
@@ -686,7 +688,9 @@ bool may_inspect(const Process &process) {
 Ref<Inode> make_process_directory(SuperBlock &sb, Ref<Process> process, Ref<Task> task) {
   const std::uint64_t number = task ? thread_number(task->tid) : process_number(process->pid);
   const Subject subject{std::move(process), std::move(task)};
-  return make_ref<ProcessDirectory>(sb, number, subject, process_entries(subject));
+  auto directory = make_ref<ProcessDirectory>(sb, number, subject, process_entries(subject));
+  directory->set_exists([subject] { return subject.alive(); });
+  return directory;
 }
 
 }  // namespace cowbird::procfs

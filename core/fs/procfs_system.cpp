@@ -81,6 +81,7 @@ Result<std::string> text_meminfo() {
   line("Dirty", cache.dirty_pages);
   line("AnonPages", anon);
   line("Shmem", cache.memory_only_pages);
+  line("SReclaimable", 0);  // the kernel's own objects are not in the guest's memory
   line("PageTables", tables);
   return out;
 }

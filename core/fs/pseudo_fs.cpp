@@ -78,6 +78,17 @@ PseudoInode::PseudoInode(SuperBlock &sb, std::uint64_t number, FileType type,
 
 Result<void> PseudoInode::setattr(const SetAttr &) { return Err(Errno::Perm); }
 
+Result<Ref<Inode>> PseudoInode::create(std::string_view, std::uint32_t, DeviceNumber,
+                                       const Credentials &) {
+  return Err(Errno::NoEnt);
+}
+Result<Ref<Inode>> PseudoInode::mkdir(std::string_view, std::uint32_t, const Credentials &) {
+  return Err(Errno::NoEnt);
+}
+Result<Ref<Inode>> PseudoInode::symlink(std::string_view, std::string_view, const Credentials &) {
+  return Err(Errno::NoEnt);
+}
+
 TextInode::TextInode(SuperBlock &sb, std::uint64_t number, std::uint32_t permissions,
                      TextSource source, TextTarget target)
     : PseudoInode(sb, number, FileType::Regular, permissions),

@@ -40,7 +40,20 @@ class PseudoInode : public Inode {
   PseudoInode(SuperBlock &sb, std::uint64_t number, FileType type, std::uint32_t permissions);
   // Modes and owners can be changed by nobody.
   Result<void> setattr(const SetAttr &change) override;
+  // Nor can names be made: as on Linux's procfs, the place for them does not exist.
+  Result<Ref<Inode>> create(std::string_view name, std::uint32_t mode, DeviceNumber rdev,
+                            const Credentials &owner) override;
+  Result<Ref<Inode>> mkdir(std::string_view name, std::uint32_t mode,
+                           const Credentials &owner) override;
+  Result<Ref<Inode>> symlink(std::string_view name, std::string_view target,
+                             const Credentials &owner) override;
   bool cache_names() const override { return false; }
+  bool revalidate(Inode &, std::string_view) override { return !exists_ || exists_(); }
+  // What the inode stands for may go away: asked before its name is used again.
+  void set_exists(std::function<bool()> exists) { exists_ = std::move(exists); }
+
+ private:
+  std::function<bool()> exists_;
 };
 
 using TextSource = std::function<Result<std::string>()>;
