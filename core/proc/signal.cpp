@@ -34,6 +34,8 @@ bool dropped(const Process &process, const Task &task, int signal) {
 
 bool wants(const Task &task, int signal) {
   if (signal == kSigKill) return true;
+  // A stopped thread sees only SIGKILL; what else comes waits for SIGCONT (signal(7)).
+  if (task.state() == ThreadState::Stopped || task.state() == ThreadState::Traced) return false;
   return !task.killed && !task.blocked.has(signal);
 }
 

@@ -89,7 +89,15 @@ SysResult sys_mmap(Task &task, const SysArgs &args) {
 }
 
 SysResult sys_munmap(Task &task, const SysArgs &args) {
-  TRY(task.mm->munmap(args.u64(0), args.u64(1)));
+  // Linux's own address space reaches a little higher: nothing can be mapped there, so that part of
+  // a range is unmapped already.
+  constexpr VirtAddr kLinuxTaskSize = 0x7fff'ffff'f000;
+  std::uint64_t length = args.u64(1);
+  const VirtAddr address = args.u64(0);
+  if (address < kUserMax && length <= kLinuxTaskSize - address) {
+    length = std::min(length, kUserMax - address);
+  }
+  TRY(task.mm->munmap(address, length));
   return 0;
 }
 
