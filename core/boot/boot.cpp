@@ -88,6 +88,9 @@ bool Machine::start(std::string &error) {
   }
   boot::at_emergency([](void *) { restore_host_terminals(); }, nullptr);
 
+  // Before the first thread is made: a thread that has these signals unblocked would die of them at
+  // once.
+  watch_deadly_signals();
   auto memory = PhysMemory::create(request_.config.memory, error);
   if (!memory) return false;
   memory_ = std::move(*memory);
@@ -103,7 +106,6 @@ bool Machine::start(std::string &error) {
   if (!platform) return false;
   platform_ = std::move(*platform);
 
-  watch_deadly_signals();
   if (const auto started = irq::start(); !started) {
     error = fmt::format("The irq thread cannot be started: {}.", errno_text(started.error()));
     return false;
