@@ -3,6 +3,7 @@
 
 #include <cpuid.h>
 
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -21,6 +22,21 @@ std::uint64_t xcr0() {
   unsigned low, high;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (static_cast<std::uint64_t>(high) << 32) | low;
+}
+
+// Where each enabled feature's state ends in the standard form of XSAVE; 0 for the others.
+std::array<std::size_t, 64> feature_ends() {
+  std::array<std::size_t, 64> ends{};
+  const std::uint64_t enabled = xcr0();
+  ends[0] = (enabled & 1) != 0 ? 160 : 0;
+  ends[1] = (enabled & 2) != 0 ? 416 : 0;
+  for (unsigned feature = 2; feature < 63; ++feature) {
+    if ((enabled & (1ull << feature)) == 0) continue;
+    unsigned size = 0, offset = 0, ecx, edx;
+    __get_cpuid_count(0xd, feature, &size, &offset, &ecx, &edx);
+    if (size != 0) ends[feature] = std::size_t{offset} + size;
+  }
+  return ends;
 }
 
 abi::Sigcontext save_registers(const Task &task) {
@@ -111,13 +127,11 @@ Result<void> read_xstate(Task &task, VirtAddr address) {
 }  // namespace
 
 std::uint64_t user_xfeatures(std::size_t xstate_size) {
-  static const std::uint64_t enabled = xcr0();
-  std::uint64_t features = enabled & 3;
-  for (unsigned feature = 2; feature < 63; ++feature) {
-    if ((enabled & (1ull << feature)) == 0) continue;
-    unsigned size = 0, offset = 0, ecx, edx;
-    __get_cpuid_count(0xd, feature, &size, &offset, &ecx, &edx);
-    if (size != 0 && offset + size <= xstate_size) features |= 1ull << feature;
+  // Asked once: a hypervisor makes the processor's answer cost many microseconds.
+  static const std::array<std::size_t, 64> ends = feature_ends();
+  std::uint64_t features = 0;
+  for (unsigned feature = 0; feature < ends.size(); ++feature) {
+    if (ends[feature] != 0 && ends[feature] <= xstate_size) features |= 1ull << feature;
   }
   return features;
 }
