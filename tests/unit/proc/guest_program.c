@@ -1,6 +1,6 @@
-// A guest program for proc_guest_test.cpp: one numbered check after the other of what processes see.
-// The exit status is 0, or the number of the first check that failed. It runs on the host's Linux as
-// well, which says whether the checks themselves are right.
+// A guest program for proc_guest_test.cpp: one numbered check after the other of what processes
+// see. The exit status is 0, or the number of the first check that failed. It runs on the host's
+// Linux as well, which says whether the checks themselves are right.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -339,7 +339,7 @@ static void detached(void) {
 
 static const struct {
   void (*run)(void);
-} kTests[] = {{fork_and_wait}, {signals}, {faults}, {deaths},  {restarts}, {threads},
+} kTests[] = {{fork_and_wait}, {signals}, {faults}, {deaths}, {restarts}, {threads},
               {group_exit},    {exec},    {groups}, {clocks}, {detached}};
 
 int main(int argc, char **argv) {
