@@ -10,7 +10,20 @@ if(CCACHE_PROGRAM)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
 endif()
 
-add_compile_options(-Wall -Wextra -Werror -Wshadow -fno-omit-frame-pointer -g
+# Files of one target compiled in batches, which halves the time of a build from nothing. With ccache, whose
+# results are a file's, it is off.
+if(CCACHE_PROGRAM)
+  option(COWBIRD_UNITY "Compile the files of a target in batches" OFF)
+else()
+  option(COWBIRD_UNITY "Compile the files of a target in batches" ON)
+endif()
+if(COWBIRD_UNITY)
+  set(CMAKE_UNITY_BUILD ON)
+  set(CMAKE_UNITY_BUILD_BATCH_SIZE 8)
+endif()
+
+# The sanitizers name lines in their reports; the rest of what a debugger wants would double the build.
+add_compile_options(-Wall -Wextra -Werror -Wshadow -fno-omit-frame-pointer $<IF:$<BOOL:${COWBIRD_SANITIZE}>,-g1,-g>
   $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor> $<$<COMPILE_LANGUAGE:CXX>:-Woverloaded-virtual>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wthread-safety>)

@@ -70,7 +70,7 @@ class ProcSuperBlock final : public PseudoSuperBlock {
   Ref<Inode> root_;
 };
 
-Ref<SuperBlock> &instance() {
+Ref<SuperBlock> &procfs_instance() {
   static Ref<SuperBlock> sb;
   return sb;
 }
@@ -78,11 +78,12 @@ Ref<SuperBlock> &instance() {
 }  // namespace
 
 void register_procfs(std::string command_line) {
-  instance() = make_ref<ProcSuperBlock>(command_line);
-  register_filesystem({"proc", true, true,
-                       [](const MountRequest &) -> Result<Ref<SuperBlock>> { return instance(); }});
+  procfs_instance() = make_ref<ProcSuperBlock>(command_line);
+  register_filesystem({"proc", true, true, [](const MountRequest &) -> Result<Ref<SuperBlock>> {
+                         return procfs_instance();
+                       }});
 }
 
-Ref<SuperBlock> procfs_superblock() { return instance(); }
+Ref<SuperBlock> procfs_superblock() { return procfs_instance(); }
 
 }  // namespace cowbird

@@ -150,7 +150,7 @@ class SysSuperBlock final : public PseudoSuperBlock {
   Ref<Inode> root_;
 };
 
-Ref<SuperBlock> &instance() {
+Ref<SuperBlock> &sysfs_instance() {
   static Ref<SuperBlock> sb;
   return sb;
 }
@@ -158,11 +158,12 @@ Ref<SuperBlock> &instance() {
 }  // namespace
 
 void register_sysfs() {
-  instance() = make_ref<SysSuperBlock>();
-  register_filesystem({"sysfs", true, true,
-                       [](const MountRequest &) -> Result<Ref<SuperBlock>> { return instance(); }});
+  sysfs_instance() = make_ref<SysSuperBlock>();
+  register_filesystem({"sysfs", true, true, [](const MountRequest &) -> Result<Ref<SuperBlock>> {
+                         return sysfs_instance();
+                       }});
 }
 
-Ref<SuperBlock> sysfs_superblock() { return instance(); }
+Ref<SuperBlock> sysfs_superblock() { return sysfs_instance(); }
 
 }  // namespace cowbird

@@ -125,16 +125,16 @@ SysResult sys_eventfd2(Task &task, const SysArgs &args) {
 
 SysResult sys_timerfd_create(Task &task, const SysArgs &args) {
   if (args.u32(1) & ~kCommonFlags) return Err(Errno::Inval);
-  TimerClock which;
+  TimerFdClock which;
   switch (args.s32(0)) {
     case abi::kCLOCK_REALTIME:
     case abi::kCLOCK_REALTIME_ALARM:
-      which = TimerClock::Realtime;
+      which = TimerFdClock::Realtime;
       break;
     case abi::kCLOCK_MONOTONIC:
     case abi::kCLOCK_BOOTTIME:
     case abi::kCLOCK_BOOTTIME_ALARM:
-      which = TimerClock::Monotonic;
+      which = TimerFdClock::Monotonic;
       break;
     default:
       return Err(Errno::Inval);

@@ -61,7 +61,7 @@ class EventFile final : public File {
 
 class TimerFile final : public File {
  public:
-  TimerFile(TimerClock clock, std::uint32_t flags)
+  TimerFile(TimerFdClock clock, std::uint32_t flags)
       : File(abi::kO_RDWR | flags), clock_(clock), timer_([this] { expired(); }) {}
 
   Result<std::uint64_t> read(IovIter &to, std::uint64_t &) override {
@@ -96,7 +96,7 @@ class TimerFile final : public File {
     std::int64_t deadline = setting.value_ns;
     const std::int64_t base =
         !absolute ? clock::monotonic_ns()
-                  : (clock_ == TimerClock::Realtime ? -clock::realtime_offset_ns() : 0);
+                  : (clock_ == TimerFdClock::Realtime ? -clock::realtime_offset_ns() : 0);
     if (__builtin_add_overflow(deadline, base, &deadline)) deadline = kNoDeadline - 1;
     timer_.arm(std::max<std::int64_t>(deadline, 0));
     return old;
@@ -114,7 +114,7 @@ class TimerFile final : public File {
     }
     queue_.wake_all(abi::kPOLLIN | abi::kPOLLRDNORM);
   }
-  TimerClock clock_;
+  TimerFdClock clock_;
   std::int64_t interval_ns_ = 0;
   std::uint64_t ticks_ = 0;
   WaitQueue queue_;
@@ -127,7 +127,7 @@ Ref<File> make_eventfd(std::uint64_t initial, bool semaphore, std::uint32_t flag
   return make_ref<EventFile>(initial, semaphore, flags);
 }
 
-Ref<File> make_timerfd(TimerClock clock, std::uint32_t flags) {
+Ref<File> make_timerfd(TimerFdClock clock, std::uint32_t flags) {
   return make_ref<TimerFile>(clock, flags);
 }
 

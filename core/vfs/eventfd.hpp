@@ -11,8 +11,8 @@ namespace cowbird {
 // `flags`: O_NONBLOCK.
 Ref<File> make_eventfd(std::uint64_t initial, bool semaphore, std::uint32_t flags);
 
-enum class TimerClock : std::uint8_t { Realtime, Monotonic };
-Ref<File> make_timerfd(TimerClock clock, std::uint32_t flags);
+enum class TimerFdClock : std::uint8_t { Realtime, Monotonic };
+Ref<File> make_timerfd(TimerFdClock clock, std::uint32_t flags);
 struct TimerSetting {
   std::int64_t value_ns = 0;     // until the next expiry; 0 when it is disarmed
   std::int64_t interval_ns = 0;  // 0: once
