@@ -338,7 +338,7 @@ SysResult sys_recvmmsg(Task &task, const SysArgs &args) {
   const std::uint64_t count = std::min<std::uint64_t>(args.u32(2), kMaxIovecs);
   std::int64_t deadline = kNoDeadline;
   if (args.u64(4) != 0) {
-    const auto timeout = TRY(UserPtr<abi::Timespec>(args.u64(4)).read());
+    const auto timeout = TRY(UserPtr<Timespec>(args.u64(4)).read());
     if (timeout.sec < 0 || timeout.nsec < 0 || timeout.nsec >= kNsPerSec) return Err(Errno::Inval);
     if (timeout.sec < INT64_MAX / kNsPerSec / 2) {
       deadline = clock::monotonic_ns() + timeout.sec * kNsPerSec + timeout.nsec;
