@@ -348,7 +348,6 @@ void for_each_tty(const std::function<void(const std::string &, DeviceNumber)> &
 // --- devices
 
 namespace {
-constexpr std::uint32_t kTtyMajor = 4;
 constexpr std::uint32_t kTtyAuxMajor = 5;
 }  // namespace
 

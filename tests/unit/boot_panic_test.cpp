@@ -105,7 +105,11 @@ TEST_CASE("a sleeping thread's backtrace names its functions and ends at its ent
     for (const auto &frame : frames) {
       INFO(boot::format_frame(frame));
       CHECK(!frame.function.empty());
-      deep += frame.function.find("wait_deeply") != std::string::npos ? 1 : 0;
+      // Templates that got its lambda have its name in theirs.
+      deep += frame.function.find("wait_deeply") != std::string::npos &&
+                      frame.function.find("lambda") == std::string::npos
+                  ? 1
+                  : 0;
       slept |= frame.function.find("cowbird::sleep_until") != std::string::npos;
     }
     CHECK(deep == 4);
