@@ -13,6 +13,7 @@
 #include "boot/embedded_initramfs.hpp"
 #include "boot/host_stream.hpp"
 #include "boot/machine.hpp"
+#include "fs/devpts.hpp"
 #include "fs/devtmpfs.hpp"
 #include "fs/hostfs.hpp"
 #include "fs/initramfs.hpp"
@@ -25,6 +26,7 @@
 #include "proc/uts.hpp"
 #include "sched/scheduler.hpp"
 #include "syscall/syscall.hpp"
+#include "tty/pty.hpp"
 
 namespace cowbird {
 namespace {
@@ -85,6 +87,7 @@ bool Machine::set_up_file_systems() {
   register_tmpfs();
   register_procfs(command_line(request_.config));
   register_sysfs();
+  register_devpts();
   register_unix_sockets();
   set_log_level_hook(console_log::set_level);
   if (const auto done = init_devtmpfs(); !done) {
@@ -100,6 +103,9 @@ bool Machine::set_up_devices() {
   if (!set_up_consoles()) return false;
   if (const auto done = register_tty_devices(main_console_); !done) {
     return fail(fmt::format("The terminal devices cannot be made: {}.", errno_text(done.error())));
+  }
+  if (const auto done = register_pty_devices(); !done) {
+    return fail(fmt::format("Pseudoterminals cannot be made: {}.", errno_text(done.error())));
   }
   if (const auto done = add_terminal_nodes(); !done) {
     return fail(
@@ -251,6 +257,9 @@ bool Machine::set_up_mounts(FsContext &fs) {
   if (request_.run) {
     // An init would mount these.
     mount_into(fs, "/proc", procfs_superblock(), "proc", kMountNoSuid | kMountNoDev | kMountNoExec);
+    mount_into(fs, "/dev/pts", devpts_superblock(), "devpts", kMountNoSuid | kMountNoExec);
+    mount_into(fs, "/dev/shm", make_tmpfs("tmpfs", TmpfsOptions{}), "tmpfs",
+               kMountNoSuid | kMountNoDev);
     mount_into(fs, "/sys", sysfs_superblock(), "sysfs", kMountNoSuid | kMountNoDev | kMountNoExec);
   }
   for (const MountConfig &mount : request_.config.mounts) {

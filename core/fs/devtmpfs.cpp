@@ -77,6 +77,9 @@ Result<void> add_terminal_nodes() {
   const auto chr = static_cast<std::uint32_t>(FileType::CharDevice);
   TRY(devtmpfs_add("tty", chr | 0666, {5, 0}));
   TRY(devtmpfs_add("console", chr | 0600, {5, 1}));
+  TRY(devtmpfs_add("ptmx", chr | 0666, {5, 2}));
+  TRY(make_directory(walk(), "pts", 0755));
+  TRY(make_directory(walk(), "shm", 01777));
   Result<void> first{};
   for_each_tty([&](const std::string &name, DeviceNumber number) {
     const auto added = devtmpfs_add(name, chr | 0620, number);

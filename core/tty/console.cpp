@@ -22,7 +22,6 @@ class ConsolePort final : public TtyPort {
     pump_input();
     return {};
   }
-  void shutdown() override { channel_->close(); }
 
   std::size_t write(std::span<const std::byte> bytes) override {
     const auto written = channel_->write(bytes);

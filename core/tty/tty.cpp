@@ -124,11 +124,13 @@ void Tty::set_window(const Winsize &size) {
 
 TtyFile::TtyFile(Ref<Tty> tty, std::uint32_t flags)
     : File(flags), tty_(std::move(tty)), generation_(tty_->generation) {
-  ++tty_->opens;
+  if (tty_->opens++ == 0) tty_->port.first_open();
 }
 
 TtyFile::~TtyFile() {
-  if (--tty_->opens == 0) tty_->exclusive = false;
+  if (--tty_->opens != 0) return;
+  tty_->exclusive = false;
+  tty_->port.last_close();
 }
 
 Result<void> check_background(Tty &tty, Task &task, int signal) {
@@ -266,7 +268,7 @@ std::uint32_t TtyFile::poll(PollTable *table) {
 
 Result<std::int64_t> TtyFile::ioctl(Task &task, std::uint32_t command, std::uint64_t argument) {
   if (dead()) return Err(command == kTIOCSPGRP ? Errno::NotTty : Errno::Io);
-  return tty_ioctl(*tty_, *this, task, command, argument);
+  return tty_ioctl(*tty_, task, command, argument);
 }
 
 // --- for ports and the kernel

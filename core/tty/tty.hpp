@@ -25,9 +25,11 @@ class TtyPort {
   // Output for the other side; returns how many bytes it took (0: full, Tty::port_writable
   // follows).
   virtual std::size_t write(std::span<const std::byte> bytes) = 0;
-  // First open and last close by the guest.
+  // Takes what the other side needs, once, before the first use of the terminal.
   virtual Result<void> activate() { return {}; }
-  virtual void shutdown() {}
+  // The guest opened the terminal, which nobody had open, and closed its last descriptor of it.
+  virtual void first_open() {}
+  virtual void last_close() {}
   // The guest stopped (or goes on) reading: its input buffer is full.
   virtual void throttle(bool /*on*/) {}
   // The guest set another window size; ports that own the size ignore it.

@@ -27,6 +27,12 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
   void set_window(const abi::Winsize &size);
   Result<void> activate();
 
+  // Ports that are counted live as long as their terminal.
+  template <typename T>
+  void keep_alive(Ref<T> object) {
+    kept_ = std::make_shared<Ref<T>>(std::move(object));
+  }
+
   const std::string name;
   const DeviceNumber number;
   TtyPort &port;
@@ -47,6 +53,9 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
   // Serialise readers and writers, so that a line or a write stays together.
   SleepMutex read_lock{"tty_read"};
   SleepMutex write_lock{"tty_write"};
+
+ private:
+  std::shared_ptr<void> kept_;
 };
 
 class TtyFile final : public File {
@@ -76,7 +85,6 @@ class TtyFile final : public File {
 // RestartSys after the signal was sent, Io when it cannot be.
 Result<void> check_background(Tty &tty, Task &task, int signal);
 // The ioctls of tty_ioctl(4); NotTty when unknown.
-Result<std::int64_t> tty_ioctl(Tty &tty, TtyFile &file, Task &task, std::uint32_t command,
-                               std::uint64_t argument);
+Result<std::int64_t> tty_ioctl(Tty &tty, Task &task, std::uint32_t command, std::uint64_t argument);
 
 }  // namespace cowbird

@@ -248,7 +248,7 @@ Result<std::int64_t> session_ioctl(Tty &tty, Task &task, std::uint32_t command,
 
 }  // namespace
 
-Result<std::int64_t> tty_ioctl(Tty &tty, TtyFile &, Task &task, std::uint32_t command,
+Result<std::int64_t> tty_ioctl(Tty &tty, Task &task, std::uint32_t command,
                                std::uint64_t argument) {
   switch (command) {
     case kTIOCGWINSZ:
