@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
@@ -12,6 +13,7 @@ namespace cowbird {
 namespace {
 
 constexpr std::int64_t kLeaseNs = 100 * kNsPerMs;
+constexpr std::int64_t kCrowdedNs = 500 * kNsPerUs;
 
 // How many vCPUs (of all platforms of this process) are pinned to each processor.
 std::atomic<int> claims[CPU_SETSIZE];
@@ -43,11 +45,13 @@ int VcpuPlacement::prepare(const EngineMachine &machine, HandOver mode) {
   return cpu_;
 }
 
-bool VcpuPlacement::preempted() {
+bool VcpuPlacement::crowded(std::int64_t elapsed_ns) {
+  longest_ns_ = std::max(longest_ns_, elapsed_ns);
   if (++asked_ % 64 != 0) return false;
+  const bool long_away = std::exchange(longest_ns_, 0) > kCrowdedNs;
   rusage usage{};
   if (::getrusage(RUSAGE_THREAD, &usage) != 0) return false;
-  return std::exchange(preemptions_, usage.ru_nivcsw) != usage.ru_nivcsw;
+  return std::exchange(preemptions_, usage.ru_nivcsw) != usage.ru_nivcsw && long_away;
 }
 
 void VcpuPlacement::pin(const EngineMachine &machine) {

@@ -25,8 +25,10 @@ class VcpuPlacement {
   // Makes the calling vCPU ready for hand-overs of this kind; its processor, or -1 when it has no
   // fixed one now.
   int prepare(const EngineMachine &machine, HandOver mode);
-  // Whether the host preempted this thread since the last call; asked in every 64th call only.
-  bool preempted();
+  // To be told how long each hand-over took. Whether others need this thread's processor: the host
+  // preempted it and it was away for long (a kernel thread of the host that runs for a moment does
+  // not count). True in every 64th call at most.
+  bool crowded(std::int64_t elapsed_ns);
   // The processor this thread is pinned to, or -1.
   int pinned_cpu() const { return cpu_; }
 
@@ -37,6 +39,7 @@ class VcpuPlacement {
   int cpu_ = -1;  // pinned to it
   std::uint64_t lease_end_ = 0;
   unsigned asked_ = 0;
+  std::int64_t longest_ns_ = 0;
   long preemptions_ = 0;
 };
 

@@ -15,6 +15,7 @@ std::int64_t SpinGovernor::begin_wait() {
 }
 
 void SpinGovernor::won(std::int64_t waited_ns) {
+  losses_ = 0;
   backoff_ = kMinBackoff;
   // Room for waits four times as long; a longer habit is forgotten slowly.
   const std::int64_t wanted = std::clamp(4 * waited_ns, kFloorNs, kMaxNs);
@@ -23,8 +24,8 @@ void SpinGovernor::won(std::int64_t waited_ns) {
 
 void SpinGovernor::lost() {
   if (budget_ns_ == 0) return;
-  budget_ns_ /= 2;
-  if (budget_ns_ >= kFloorNs) return;
+  if (++losses_ < kLosses) return;
+  losses_ = kLosses - 1;  // one trial, when its time comes
   budget_ns_ = 0;
   skip_ = backoff_;
   backoff_ = std::min(backoff_ * 2, kMaxBackoff);
@@ -56,7 +57,7 @@ void HandOverGovernor::end(std::int64_t elapsed_ns) {
       mode_ == HandOver::TwoCpus && !trial_ && average_ns > 2 * average(HandOver::OneCpu);
   if (spoilt) {
     settled_ = HandOver::OneCpu;
-    settle_for_ = kMinSettled;
+    settle_for_ = std::min(kMinSettled << std::min(++spoilt_, 6u), kMaxSettled);
     enter(settled_, settle_for_, false);
   } else if (--left_ == 0) {
     decide();
@@ -82,7 +83,9 @@ void HandOverGovernor::decide() {
   }
   const std::int64_t one = average(HandOver::OneCpu), two = average(HandOver::TwoCpus);
   const HandOver better = two + two / 4 < one ? HandOver::TwoCpus : HandOver::OneCpu;
-  settle_for_ = better == settled_ ? std::min(settle_for_ * 2, kMaxSettled) : kMinSettled;
+  const bool kept = better == settled_;
+  if (kept && better == HandOver::TwoCpus) spoilt_ = 0;
+  settle_for_ = kept ? std::min(settle_for_ * 2, kMaxSettled) : kMinSettled;
   settled_ = better;
   enter(better, settle_for_, false);
 }

@@ -12,7 +12,10 @@ class SpinGovernor {
  public:
   static constexpr std::int64_t kMaxNs = 50'000;
   static constexpr std::int64_t kStartNs = 20'000;
-  static constexpr std::int64_t kFloorNs = 4'000;  // a smaller budget catches nothing: park at once
+  // Waking a sleeper on another processor costs about as much, so less is never worth saving; a
+  // host's timer interrupt fits in too.
+  static constexpr std::int64_t kFloorNs = 10'000;
+  static constexpr unsigned kLosses = 4;  // in a row, then it parks at once
   static constexpr unsigned kMinBackoff = 8;
   static constexpr unsigned kMaxBackoff = 512;
 
@@ -26,6 +29,7 @@ class SpinGovernor {
 
  private:
   std::int64_t budget_ns_ = kStartNs;
+  unsigned losses_ = 0;
   unsigned skip_ = 0;
   unsigned backoff_ = kMinBackoff;
 };
@@ -65,6 +69,7 @@ class HandOverGovernor {
   bool forced_ = false;  // no room: this hand-over says nothing
   unsigned left_ = kTrial, warm_up_ = kWarmUp;
   unsigned settle_for_ = kMinSettled;
+  unsigned spoilt_ = 0;  // how often spinning became bad since it was last good for long
   std::int64_t average_ns_[2] = {0, 0};
   std::int64_t sum_ns_ = 0, counted_ = 0;  // since the last change
 };

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "base/log.hpp"
 #include "engine/stub_machine.hpp"
@@ -124,8 +125,10 @@ Trap StubContext::run() {
       const std::uint64_t start = machine_.ticks();
       resume(point);
       if (wait_for_trap(point)) trap = read_trap();
-      governor_.end(machine_.ns_of(machine_.ticks() - start));
-      if (mode_ == HandOver::TwoCpus && VcpuPlacement::current().preempted()) governor_.contended();
+      const std::int64_t elapsed_ns = machine_.ns_of(machine_.ticks() - start);
+      governor_.end(elapsed_ns);
+      if (mode_ == HandOver::TwoCpus && VcpuPlacement::current().crowded(elapsed_ns))
+        governor_.contended();
     }
     running_.store(false);
   }
@@ -155,7 +158,9 @@ void StubContext::park() {
 }
 
 void StubContext::place(SyncPoint point) {
-  mode_ = governor_.begin(machine_.room_to_spin());
+  const HandOver before = std::exchange(mode_, governor_.begin(machine_.room_to_spin()));
+  // What was learnt under other circumstances must not spoil a new try.
+  if (mode_ != before) kernel_spin_ = guest_spin_ = SpinGovernor();
   const int cpu = VcpuPlacement::current().prepare(machine_, mode_);
   cpu_set_t mask;
   if (placement_.update(machine_, mode_, cpu, mask))
