@@ -149,7 +149,12 @@ class PtyMaster final : public File {
         "ptmx_write");
   }
   Result<std::int64_t> open_peer(Task &task, std::uint64_t flags) {
-    Ref<File> file = TRY(open_slave(pair_->info.index, static_cast<std::uint32_t>(flags)));
+    // By its name where devpts is in its place, so that ttyname(3) finds it.
+    const std::string name = fmt::format("/dev/pts/{}", pair_->info.index);
+    const WalkContext walk{*task.fs, task.credentials, task.fs->root};
+    auto named = open_path(walk, name, static_cast<std::uint32_t>(flags), 0);
+    if (!named) named = open_slave(pair_->info.index, static_cast<std::uint32_t>(flags));
+    Ref<File> file = TRY(std::move(named));
     return std::int64_t{TRY(task.files->install(std::move(file), (flags & kO_CLOEXEC) != 0,
                                                 task.process->limit(Limit::NoFile)))};
   }
