@@ -88,7 +88,9 @@ Result<Ref<File>> open_checked(const Path &path, std::uint32_t flags,
     if (inode.write_count < 0) return Err(Errno::TxtBsy);
     TRY(truncate_path(path, 0, credentials));
   }
-  Ref<File> file = TRY(inode.open(status_flags(flags)));
+  // Terminals want to know of O_NOCTTY; F_GETFL does not show it.
+  Ref<File> file = TRY(inode.open(status_flags(flags) | (flags & abi::kO_NOCTTY)));
+  file->set_flags(file->flags() & ~abi::kO_NOCTTY);
   // A driver may hand out an object that has a place of its own (/dev/tty).
   if (!file->path) file->path = path;
   if (!file->inode) file->inode = Ref<Inode>(&inode);
