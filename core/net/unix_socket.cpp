@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "abi/poll.hpp"
+#include "mm/phys_memory.hpp"
 #include "mm/user_access.hpp"
 #include "net/socket.hpp"
 #include "proc/task.hpp"
@@ -21,17 +22,46 @@ constexpr std::size_t kPieceMax = 32768;    // of one queued piece of a stream
 constexpr std::size_t kMaxBacklog = 4096;   // net.core.somaxconn
 constexpr std::size_t kDatagramQueue = 10;  // net.unix.max_dgram_qlen, for unconnected senders
 constexpr std::size_t kMaxFilesInFlight = 16384;
+// What a queued message costs besides its bytes: empty ones are not free.
+constexpr std::size_t kPacketCost = 512;
 constexpr std::uint32_t kFIONREAD = 0x541B, kSIOCOUTQ = 0x5411;
 
 std::size_t files_in_flight = 0;
+std::size_t queued_everywhere = 0;  // bytes and costs of all messages that wait to be read
+
+// Unread messages are the kernel's own memory: all sockets together get an eighth of the guest's.
+std::size_t max_queued_everywhere() {
+  return std::max<std::size_t>(8 * kMiB, phys().total_pages() * kPageSize / 8);
+}
+
+// Lets files go that nobody received. Such a file may be a socket in whose queue others wait, and
+// so on for thousands; they go one after the other, not each inside the end of the one before.
+void let_go(std::vector<Ref<File>> &&files) {
+  static auto *waiting = new std::vector<Ref<File>>;
+  static bool busy = false;
+  for (Ref<File> &file : files) waiting->push_back(std::move(file));
+  if (busy) return;
+  busy = true;
+  while (!waiting->empty()) {
+    const Ref<File> next = std::move(waiting->back());
+    waiting->pop_back();
+  }
+  busy = false;
+}
 
 // One send: bytes with what travels beside them.
 struct Packet {
   std::string data;
   std::size_t taken = 0;  // bytes of a stream's piece that were read
+  std::size_t cost = 0;   // counted in queued_everywhere
   Ancillary ancillary;
   SocketAddress from;
-  ~Packet() { files_in_flight -= ancillary.files.size(); }
+  ~Packet() {
+    queued_everywhere -= cost;
+    if (ancillary.files.empty()) return;
+    files_in_flight -= ancillary.files.size();
+    let_go(std::move(ancillary.files));
+  }
 };
 using PacketPtr = std::unique_ptr<Packet>;
 
@@ -89,6 +119,8 @@ class UnixSocket final : public Socket {
 
   // How much of what was sent sits unread in the peer's queue.
   std::size_t unread_by(const UnixSocket &peer) const { return peer.queued_bytes_; }
+  // The same with the costs of the messages, which count against the send buffer.
+  std::size_t queue_cost() const { return queued_bytes_ + queue_.size() * kPacketCost; }
   bool has_room_at(const UnixSocket &peer, std::size_t bytes) const;
   Result<Ref<UnixSocket>> target_of(const SendRequest &request);
   Result<void> wait_for_room(UnixSocket &target, std::size_t bytes, std::uint32_t flags,
@@ -199,6 +231,11 @@ Result<void> UnixSocket::bind(const SocketAddress &address) {
   if (made.is(Errno::Exist)) return Err(Errno::AddrInUse);
   TRY(made);
   const Path bound = TRY(lookup(walk, name, LookupFlag::None));
+  // Both may have slept: another thread may have bound this socket, or put another file in the
+  // node's place. What hangs on an inode is of the kind of its type.
+  if (!bound_name_.empty()) return Err(Errno::Inval);
+  if (bound.inode().type() != FileType::Socket || bound.inode().attached)
+    return Err(Errno::AddrInUse);
   binding_ = std::make_shared<Binding>();
   binding_->socket = this;
   bound.inode().attached = binding_;
@@ -360,7 +397,7 @@ Result<void> UnixSocket::shutdown(int how) {
 bool UnixSocket::has_room_at(const UnixSocket &peer, std::size_t bytes) const {
   if (is_datagram() && peer.peer_ != this && peer.queue_.size() > kDatagramQueue) return false;
   // One message always fits into an empty queue; a stream's pieces fill up to the buffer.
-  return peer.queued_bytes_ == 0 || peer.queued_bytes_ + bytes <= send_buffer_;
+  return peer.queue_.empty() || peer.queue_cost() + bytes + kPacketCost <= send_buffer_;
 }
 
 Result<Ref<UnixSocket>> UnixSocket::target_of(const SendRequest &request) {
@@ -404,6 +441,8 @@ void UnixSocket::stamp(Packet &packet, Ancillary &&ancillary, const UnixSocket &
 }
 
 void UnixSocket::deliver(UnixSocket &target, PacketPtr packet) {
+  packet->cost = packet->data.size() + kPacketCost;
+  queued_everywhere += packet->cost;
   target.queued_bytes_ += packet->data.size();
   target.queue_.push_back(std::move(packet));
   target.read_wait_.wake_one(kPOLLIN | kPOLLRDNORM);
@@ -427,6 +466,7 @@ Result<std::uint64_t> UnixSocket::send(SendRequest &request) {
   const std::uint64_t length = request.data.remaining();
   if (length > send_buffer_ - 32) return Err(Errno::MsgSize);
   TRY(wait_for_room(*target, length, request.flags, send_deadline()));
+  if (queued_everywhere + length > max_queued_everywhere()) return Err(Errno::NoBufs);
   if (write_shut_ || target->read_shut_ || (!is_datagram() && peer_ == nullptr)) {
     return broken_pipe(request.flags);
   }
@@ -457,6 +497,7 @@ Result<std::uint64_t> UnixSocket::send_stream(SendRequest &request, UnixSocket &
       if (total > 0) return total;
       return broken_pipe(request.flags);
     }
+    if (queued_everywhere + want > max_queued_everywhere()) return failed(Err(Errno::NoBufs));
     auto packet = std::make_unique<Packet>();
     packet->data.resize(want);
     const auto copied = request.data.copy_from(std::as_writable_bytes(std::span(packet->data)));
@@ -648,7 +689,7 @@ std::uint32_t UnixSocket::poll(PollTable *table) {
   if (at_end()) events |= kPOLLRDHUP;
   if (!is_datagram()) {
     if ((peer_ == nullptr) || (at_end() && write_shut_)) events |= kPOLLHUP;
-    if (peer_ == nullptr || write_shut_ || unread_by(*peer_) * 4 <= send_buffer_) {
+    if (peer_ == nullptr || write_shut_ || peer_->queue_cost() * 4 <= send_buffer_) {
       events |= kPOLLOUT | kPOLLWRNORM;
     }
   } else if (peer_ == nullptr || has_room_at(*peer_, 1)) {

@@ -199,7 +199,7 @@ TEST(abstract_names_need_no_file) {
   CHECK(memcmp(&name, &address, 40) == 0);
 }
 
-void send_descriptor(int through, int fd) {
+bool try_send_descriptor(int through, int fd) {
   char byte = 'd';
   iovec data = {&byte, 1};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {};
@@ -213,8 +213,10 @@ void send_descriptor(int through, int fd) {
   header->cmsg_type = SCM_RIGHTS;
   header->cmsg_len = CMSG_LEN(sizeof fd);
   memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  CHECK_EQ(sendmsg(through, &message, 0), 1);
+  return sendmsg(through, &message, 0) == 1;
 }
+
+void send_descriptor(int through, int fd) { CHECK(try_send_descriptor(through, fd)); }
 
 int receive_descriptor(int through, int flags = 0) {
   char byte = 0;
@@ -258,6 +260,38 @@ TEST(undelivered_descriptors_are_closed) {
   close(pair.right);
   char byte;
   CHECK_EQ(read(ends[0], &byte, 1), 0);  // the only writer went with the message
+}
+
+TEST(sockets_in_the_queues_of_sockets_end_together) {
+  // Each pair's left end waits in the queue of the next one: closing the last ends them all.
+  int inner = -1;
+  for (int depth = 0; depth < 3000; ++depth) {
+    const Pair pair = make_pair(SOCK_STREAM);
+    if (inner >= 0) {
+      if (!try_send_descriptor(pair.left, inner)) {
+        CHECK(errno == ETOOMANYREFS);  // Linux has a limit of its own
+        close(pair.left);
+        close(pair.right);
+        break;
+      }
+      close(inner);
+    }
+    close(pair.left);
+    inner = pair.right;
+  }
+  close(inner);
+  const Pair pair = make_pair(SOCK_STREAM);
+  CHECK_EQ(send(pair.left, "x", 1, 0), 1);
+}
+
+TEST(empty_messages_fill_a_queue) {
+  for (const int type : {SOCK_DGRAM, SOCK_SEQPACKET}) {
+    const Pair pair = make_pair(type);
+    int sent = 0;
+    while (sent < 100000 && send(pair.left, "", 0, MSG_DONTWAIT) == 0) ++sent;
+    CHECK(sent > 0 && sent < 100000);
+    CHECK_EQ(errno, EAGAIN);
+  }
 }
 
 TEST(credentials_travel) {
