@@ -38,18 +38,25 @@ const Credentials &credentials() {
   return task ? task->credentials : Credentials::kernel();
 }
 
-void send_io_signal(int owner, int signal, int fd, std::uint32_t poll_events) {
+void send_io_signal(const IoSignal &request) {
   constexpr int kPollIn = 1;  // si_code POLL_IN
   constexpr int kPollOut = 2;
   SignalInfo info;
-  info.signal = signal == 0 ? static_cast<int>(kSigIo) : signal;
-  info.code = signal == 0 ? 0x80 : ((poll_events & 1) ? kPollIn : kPollOut);
-  info.band = poll_events;
-  info.fd = fd;
-  if (owner < 0) {
-    send_group_signal(-owner, info);
-  } else if (Ref<Process> process = find_process(owner)) {
-    (void)send_signal(*process, info);
+  info.signal = request.signal == 0 ? static_cast<int>(kSigIo) : request.signal;
+  info.code = request.signal == 0 ? 0x80 : ((request.poll_events & 1) ? kPollIn : kPollOut);
+  info.band = request.poll_events;
+  info.fd = request.fd;
+  const auto send = [&](Process &process) {
+    const Credentials &other = process.credentials();
+    const bool allowed = request.euid == 0 || request.euid == other.suid ||
+                         request.euid == other.uid || request.uid == other.suid ||
+                         request.uid == other.uid;
+    if (allowed) (void)send_signal(process, info);
+  };
+  if (request.owner < 0) {
+    for_each_in_group(-request.owner, send);
+  } else if (Ref<Process> process = find_process(request.owner)) {
+    send(*process);
   }
 }
 

@@ -26,8 +26,9 @@ class AsyncWatch final : public PollTable {
   static bool on_wake(WaitEntry &entry, std::uint32_t events) {
     auto *self = static_cast<AsyncWatch *>(entry.data());
     if (self->file_.async_owner != 0) {
-      caller::send_io_signal(self->file_.async_owner, self->file_.async_signal, self->fd_,
-                             events ? events : abi::kPOLLIN);
+      const File &file = self->file_;
+      caller::send_io_signal({file.async_owner, file.async_signal, self->fd_,
+                              events ? events : abi::kPOLLIN, file.async_uid, file.async_euid});
     }
     return false;
   }
@@ -137,10 +138,16 @@ SysResult add_seals(File &file, std::uint32_t seals) {
   return 0;
 }
 
+void set_owner(File &file, int owner) {
+  file.async_owner = owner;
+  file.async_uid = caller::credentials().uid;
+  file.async_euid = caller::credentials().euid;
+}
+
 SysResult set_owner_ex(File &file, UserPtr<abi::FOwnerEx> pointer) {
   const abi::FOwnerEx owner = TRY(pointer.read());
   if (owner.type < 0 || owner.type > 2 || owner.pid < 0) return Err(Errno::Inval);
-  file.async_owner = owner.type == 2 ? -owner.pid : owner.pid;
+  set_owner(file, owner.type == 2 ? -owner.pid : owner.pid);
   return 0;
 }
 
@@ -156,7 +163,7 @@ SysResult fcntl_owner(File &file, std::uint32_t command, const SysArgs &args) {
   switch (command) {
     case abi::kF_SETOWN:
       if (args.s32(2) == INT32_MIN) return Err(Errno::Inval);
-      file.async_owner = args.s32(2);
+      set_owner(file, args.s32(2));
       return 0;
     case abi::kF_GETOWN:
       return file.async_owner;

@@ -16,7 +16,15 @@ void raise_signal(int signal);
 // The process, as F_GETLK and SO_PEERCRED report it; 0 for the kernel.
 int process_id();
 const Credentials &credentials();
-// SIGIO of O_ASYNC: to the process `owner` (negative: process group) when the file's opener may.
-void send_io_signal(int owner, int signal, int fd, std::uint32_t poll_events);
+// SIGIO of O_ASYNC: to the process `owner` (negative: process group) as far as the user who named
+// it may signal that.
+struct IoSignal {
+  int owner = 0;
+  int signal = 0;
+  int fd = -1;
+  std::uint32_t poll_events = 0;
+  std::uint32_t uid = 0, euid = 0;  // of who called F_SETOWN
+};
+void send_io_signal(const IoSignal &request);
 
 }  // namespace cowbird::caller

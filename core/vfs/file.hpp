@@ -80,6 +80,8 @@ class File : public RefCounted<File> {
   // FASYNC/F_SETOWN target; 0 none, negative a process group.
   int async_owner = 0;
   int async_signal = 0;
+  // Who set it: the signal goes only to processes that they may signal.
+  std::uint32_t async_uid = 0, async_euid = 0;
   // What /proc/PID/fd/N points to when there is no path: "pipe:[123]", "anon_inode:[eventpoll]".
   virtual std::string describe() const;
 

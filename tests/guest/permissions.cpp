@@ -26,6 +26,28 @@ mode_t mode_of(const char *path) {
   return status.st_mode & 07777;
 }
 
+TEST(io_signals_reach_only_those_whom_the_owner_may_signal) {
+  need_root();
+  sigset_t blocked, pending;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGUSR1);
+  SYS(sigprocmask(SIG_BLOCK, &blocked, nullptr));
+  const pid_t target = getpid();
+  for (const bool as_root : {false, true}) {
+    IN_CHILD([=] {
+      if (!as_root) become(kAlice, kStaff);
+      int ends[2];
+      SYS(pipe(ends));
+      SYS(fcntl(ends[0], F_SETOWN, target));
+      SYS(fcntl(ends[0], F_SETSIG, SIGUSR1));
+      SYS(fcntl(ends[0], F_SETFL, O_ASYNC));
+      CHECK_EQ(write(ends[1], "x", 1), 1);
+    });
+    SYS(sigpending(&pending));
+    CHECK_EQ(sigismember(&pending, SIGUSR1), as_root);
+  }
+}
+
 TEST(chmod_sets_all_bits) {
   put_file("file");
   for (mode_t mode : {0u, 0777u, 0123u, 01644u, 0600u}) {

@@ -12,8 +12,8 @@ std::uint64_t file_size_limit() { return vfs_test::caller().file_size_limit; }
 void raise_signal(int signal) { vfs_test::caller().signals.push_back(signal); }
 int process_id() { return 42; }
 const Credentials &credentials() { return vfs_test::caller().credentials; }
-void send_io_signal(int, int signal, int, std::uint32_t) {
-  vfs_test::caller().signals.push_back(signal);
+void send_io_signal(const IoSignal &request) {
+  vfs_test::caller().signals.push_back(request.signal);
 }
 
 }  // namespace cowbird::caller
