@@ -332,16 +332,40 @@ Result<Pfn> Mm::pin_page_forced(VirtAddr address) {
   return Err(Errno::Fault);
 }
 
-// Makes the pages of a range present, as far as that goes; errors show at the access.
+// Makes the pages of a range present, as far as that goes; errors show at the access. The range is
+// the guest's and may be the whole address space: what is not mapped, or cannot be present, is
+// passed over area by area.
 void Mm::populate(VirtAddr start, VirtAddr end) {
-  for (VirtAddr page = start; page < end; page += kPageSize) {
-    const Vma *area = find_vma(page);
-    if (!area || area->prot == Prot::None) continue;
+  for (VirtAddr page = start; page < end;) {
+    const Vma *area = private_->find_above(page);
+    if (!area) return;
+    page = std::max(page, area->start);
+    const VirtAddr area_end = area->end;
+    if (page >= end) return;
+    if (area->prot == Prot::None) {
+      page = area_end;
+      continue;
+    }
     const bool copy = area->sharing == Sharing::Private && has(area->prot, Prot::Write);
     const FaultAccess access = copy ? FaultAccess::Write : FaultAccess::Read;
     Pfn pfn = 0;
-    if (lookup_page(page, access, pfn)) continue;
-    if (handle_fault(page, access) == FaultOutcome::OutOfMemory) return;
+    if (lookup_page(page, access, pfn)) {
+      page += kPageSize;
+      continue;
+    }
+    switch (handle_fault(page, access)) {
+      case FaultOutcome::Resolved:
+        page += kPageSize;
+        break;
+      case FaultOutcome::OutOfMemory:
+      case FaultOutcome::Interrupted:
+        return;
+      default:  // the rest of this area is beyond the file's end, or as bad
+        page = area_end;
+        break;
+    }
+    const Thread *self = current_thread();
+    if (self && self->fatal_signal_pending()) return;
   }
 }
 

@@ -393,6 +393,19 @@ TEST(locking_memory) {
   CHECK_ERRNO(mlock(memory, kPage), ENOMEM);
 }
 
+TEST(populating_what_cannot_be_there_ends) {
+  // Asked for page by page, any of these would take hours.
+  constexpr size_t kHuge = size_t{1} << 44;
+  const int fd = make_file("short", "x");
+  char *file = MAP(mmap(nullptr, kHuge, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0));
+  CHECK_EQ(file[0], 'x');
+  SYS(munmap(file, kHuge));
+  char *none = MAP(mmap(nullptr, kHuge, PROT_NONE, kPrivate | MAP_NORESERVE | MAP_POPULATE, -1, 0));
+  SYS(munmap(none, kHuge));
+  const uint64_t page = reinterpret_cast<uint64_t>(anonymous(1));
+  CHECK_EQ(mlock(reinterpret_cast<void *>(page), kHuge), -1);
+}
+
 TEST(big_reservations_cost_nothing) {
   constexpr size_t kHuge = 1ul << 36;  // 64 GiB
   char *memory = MAP(mmap(nullptr, kHuge, PROT_NONE, kPrivate | MAP_NORESERVE, -1, 0));
