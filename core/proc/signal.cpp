@@ -105,7 +105,8 @@ SendOutcome post_signal(Process &process, Task *target, const SignalInfo &info, 
   if (!forced && dropped(process, *first, signal)) return SendOutcome::Ignored;
   PendingSignals &queue = target != nullptr ? target->pending : process.pending;
   const bool was_pending = queue.set().has(signal);
-  const bool unlimited = forced || info.code == abi::kSI_KERNEL;
+  // A program may say that code of its own signals; there is one of each standard signal only.
+  const bool unlimited = forced || (info.code == abi::kSI_KERNEL && signal < kSigRtMin);
   const std::size_t limit = unlimited ? SIZE_MAX : process.limit(Limit::SigPending);
   if (!queue.add(info, limit)) {
     if (signal >= kSigRtMin) return SendOutcome::Full;

@@ -227,6 +227,24 @@ TEST(queued_realtime_signals_keep_order_and_value) {
   for (int i = 0; i < 6; i++) CHECK_EQ(order[i], wanted[i]);
 }
 
+TEST(queued_realtime_signals_have_a_limit_whatever_their_code) {
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGRTMIN);
+  SYS(sigprocmask(SIG_BLOCK, &blocked, nullptr));
+  const rlimit few{100, 100};
+  SYS(setrlimit(RLIMIT_SIGPENDING, &few));
+  for (const int code : {SI_QUEUE, SI_KERNEL}) {
+    siginfo_t info{};
+    info.si_signo = SIGRTMIN;
+    info.si_code = code;
+    int queued = 0;
+    while (queued < 1000 && syscall(SYS_rt_sigqueueinfo, getpid(), SIGRTMIN, &info) == 0) ++queued;
+    CHECK(queued <= 100);
+    CHECK_EQ(errno, EAGAIN);
+  }
+}
+
 TEST(sigqueue_tells_the_sender) {
   install(SIGUSR1, remember);
   SYS(sigqueue(getpid(), SIGUSR1, sigval{.sival_int = 4711}));
