@@ -108,6 +108,17 @@ void SleepMutex::lock() {
   owner_ = self;
 }
 
+Result<void> SleepMutex::lock_interruptible() {
+  if (!try_lock()) {
+    TRY(wait_event(
+        queue_, [this] { return !held_; }, SleepMode::Interruptible, wait_channel_, kNoDeadline,
+        true));
+    held_ = true;
+    owner_ = current_thread();
+  }
+  return {};
+}
+
 bool SleepMutex::try_lock() {
   if (held_) return false;
   held_ = true;

@@ -114,6 +114,8 @@ class SleepMutex {
  public:
   explicit SleepMutex(const char *wait_channel = "mutex") : wait_channel_(wait_channel) {}
   void lock();
+  // For locks that are held while a user is waited for: RestartSys when a signal interrupts.
+  Result<void> lock_interruptible();
   bool try_lock();
   void unlock();
   bool held_by_current() const { return owner_ == current_thread() && owner_ != nullptr; }
@@ -123,6 +125,18 @@ class SleepMutex {
   Thread *owner_ = nullptr;
   bool held_ = false;
   const char *wait_channel_;
+};
+
+// The lock's end when it was taken with lock_interruptible() or try_lock().
+class SleepUnlock {
+ public:
+  explicit SleepUnlock(SleepMutex &mutex) : mutex_(mutex) {}
+  ~SleepUnlock() { mutex_.unlock(); }
+  SleepUnlock(const SleepUnlock &) = delete;
+  SleepUnlock &operator=(const SleepUnlock &) = delete;
+
+ private:
+  SleepMutex &mutex_;
 };
 
 class SleepLock {

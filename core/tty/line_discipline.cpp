@@ -289,7 +289,9 @@ void LineDiscipline::erase_echo(std::uint8_t c, unsigned column_before) {
     return;
   }
   if (c == '\t') {
-    while (column_ > column_before) raw_out('\b');
+    for (unsigned n = column_ > column_before ? column_ - column_before : 0; n > 0; --n) {
+      raw_out('\b');
+    }
     return;
   }
   for (unsigned n = echoed_width(c); n > 0; --n) {
@@ -395,7 +397,8 @@ void LineDiscipline::output_char(std::uint8_t c) {
     case '\t': {
       const unsigned next = (column_ | 7) + 1;
       if ((termios_.oflag & kTABDLY) == kXTABS) {
-        while (column_ < next) raw_out(' ');
+        // The queue may be full: then the column stays.
+        for (unsigned blanks = next - column_; blanks > 0; --blanks) raw_out(' ');
       } else {
         raw_out('\t');
         column_ = next;

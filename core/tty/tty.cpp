@@ -151,11 +151,19 @@ Result<void> check_background(Tty &tty, Task &task, int signal) {
   return Err(Errno::RestartSys);
 }
 
+Result<void> TtyFile::take_turn(SleepMutex &lock) const {
+  if (!nonblocking()) return lock.lock_interruptible();
+  if (!lock.try_lock()) return Err(Errno::Again);
+  return {};
+}
+
 Result<std::uint64_t> TtyFile::read(IovIter &to, std::uint64_t &) {
   if (dead()) return std::uint64_t{0};
   if (to.remaining() == 0) return std::uint64_t{0};
   TRY(check_background(*tty_, current_task(), kSigTtin));
-  SleepLock guard(tty_->read_lock);
+  // The holder may wait for the keyboard.
+  TRY(take_turn(tty_->read_lock));
+  const SleepUnlock guard(tty_->read_lock);
   auto result = tty_->ldisc.canonical() ? read_canonical(to) : read_raw(to);
   tty_->after_read();
   return result;
@@ -221,7 +229,8 @@ Result<std::uint64_t> TtyFile::write(IovIter &from, std::uint64_t &) {
   if (tty_->ldisc.termios().lflag & kTOSTOP) {
     TRY(check_background(*tty_, current_task(), kSigTtou));
   }
-  SleepLock guard(tty_->write_lock);
+  TRY(take_turn(tty_->write_lock));
+  const SleepUnlock guard(tty_->write_lock);
   std::uint64_t total = 0;
   while (from.remaining() > 0) {
     std::array<std::byte, kWriteChunk> chunk;

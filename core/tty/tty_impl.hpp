@@ -71,6 +71,8 @@ class TtyFile final : public File {
 
  private:
   bool dead() const { return generation_ != tty_->generation; }
+  // Takes the lock of readers or writers; Again, RestartSys.
+  Result<void> take_turn(SleepMutex &lock) const;
   Result<std::uint64_t> read_canonical(IovIter &to);
   Result<std::uint64_t> read_raw(IovIter &to);
   Result<void> wait_readable(std::size_t minimum, std::int64_t deadline_ns);

@@ -98,6 +98,21 @@ TEST_CASE("erase, word erase and kill edit the line and the screen") {
   CHECK(t.read() == "\n");
 }
 
+TEST_CASE("echo into a full output queue ends") {
+  Terminal tty;
+  tty.change([](Termios2 &t) { t.oflag |= kXTABS; });
+  tty.ldisc.stop_output();
+  tty.change([](Termios2 &t) { t.iflag &= ~kIXON; });
+  tty.ldisc.stop_output();
+  for (int line = 0; line < 40; ++line) {
+    tty.type(std::string(1000, 'x') + '\n');
+    tty.ldisc.flush_input();
+  }
+  tty.type("\t\t\x7f\x7f");
+  tty.type("ok\n");
+  CHECK(tty.read() == "ok\n");
+}
+
 TEST_CASE("erase removes whole UTF-8 characters with IUTF8 and single bytes without") {
   Terminal t;
   t.change([](Termios2 &c) { c.iflag |= kIUTF8; });
