@@ -22,6 +22,7 @@ struct EpollItem final : public PollTable {
   std::uint32_t events = 0;
   std::uint64_t data = 0;
   bool disarmed = false;  // EPOLLONESHOT has fired
+  bool nested = false;    // the file is an epoll itself
   std::deque<WaitEntry> entries;
   EpollItem *next_of_file = nullptr;
   ListNode ready_link;
@@ -36,6 +37,10 @@ struct EpollItem final : public PollTable {
 
 namespace {
 std::uint64_t total_watches = 0;  // protected by the big kernel lock
+// Those of an epoll by another. A wake-up goes all the ways up through them, of which there may be
+// as many as the fifth power of what is in one layer: few are needed, so few there may be.
+std::uint64_t nested_watches = 0;
+inline constexpr std::uint64_t kMaxNestedWatches = 1024;
 
 std::uint64_t max_watches() {
   // 4 % of memory at about 256 bytes a watch, as fs.epoll.max_user_watches.
@@ -109,12 +114,16 @@ std::uint32_t EpollFile::poll(PollTable *table) {
 Result<void> EpollFile::add(int fd, const Ref<File> &target, abi::EpollEvent event) {
   if (find(fd, target.get())) return Err(Errno::Exist);
   if (total_watches >= max_watches()) return Err(Errno::NoSpc);
+  const bool nested = dynamic_cast<EpollFile *>(target.get()) != nullptr;
+  if (nested && nested_watches >= kMaxNestedWatches) return Err(Errno::NoSpc);
   auto item = std::make_unique<EpollItem>();
   item->owner = this;
   item->file = target.get();
   item->fd = fd;
   item->events = event.events;
   item->data = event.data;
+  item->nested = nested;
+  if (nested) ++nested_watches;
   item->next_of_file = target->epoll_items;
   target->epoll_items = item.get();
   EpollItem &watch = *item;
@@ -147,6 +156,7 @@ void EpollFile::remove(EpollItem *item) {
     }
   }
   --total_watches;
+  if (item->nested) --nested_watches;
   items_.erase({item->fd, static_cast<const File *>(item->file)});
 }
 

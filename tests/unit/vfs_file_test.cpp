@@ -317,6 +317,21 @@ VFS_TEST("splice and tee move pages between pipes and files") {
   CHECK(to == 7);
 }
 
+VFS_TEST("epolls that watch epolls are few") {
+  std::vector<Ref<File>> watched;
+  Ref<File> above = make_epoll();
+  Result<void> added;
+  for (int fd = 0; fd < 5000 && added; ++fd) {
+    watched.push_back(make_epoll());
+    added = epoll_control(*above, abi::kEPOLL_CTL_ADD, fd, watched.back(), {abi::kPOLLIN, 0});
+  }
+  CHECK_ERROR(added, NoSpc);
+  // Those that have gone make room.
+  watched.clear();
+  watched.push_back(make_epoll());
+  CHECK(epoll_control(*above, abi::kEPOLL_CTL_ADD, 1, watched.back(), {abi::kPOLLIN, 0}));
+}
+
 VFS_TEST("epoll reports levels, edges and one shots, and refuses circles") {
   Ref<File> epoll = make_epoll();
   Ref<File> event = make_eventfd(0, false, abi::kO_NONBLOCK);
