@@ -285,6 +285,7 @@ SysResult sys_getcwd(Task &task, const SysArgs &args) {
       task.fs->cwd.inode().nlink == 0)
     return Err(Errno::NoEnt);
   const std::string name = path_name(task.fs->cwd, task.fs->root);
+  if (name.size() >= abi::kPATH_MAX) return Err(Errno::NameTooLong);
   if (name.size() + 1 > args.u64(1)) return Err(Errno::Range);
   TRY(copy_out(args.u64(0), name.c_str(), name.size() + 1));
   return static_cast<std::int64_t>(name.size() + 1);

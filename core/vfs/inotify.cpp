@@ -34,7 +34,8 @@ struct Watch {
   InotifyFile *owner;
   int wd;
   std::uint32_t mask;
-  Ref<Inode> inode;  // a watch keeps its inode
+  Ref<SuperBlock> sb;  // outlives the inode, even when it is not mounted any more
+  Ref<Inode> inode;    // a watch keeps its inode
 };
 
 // Inode::watches. Watches are the instances'.
@@ -139,7 +140,8 @@ Result<int> InotifyFile::add(Inode &node, std::uint32_t mask) {
   }
   if (notify_detail::watch_count >= kMaxWatches) return Err(Errno::NoSpc);
   const int wd = next_wd_++;
-  auto watch = std::make_unique<Watch>(Watch{this, wd, wanted, Ref<Inode>(&node)});
+  auto watch = std::make_unique<Watch>(
+      Watch{this, wd, wanted, Ref<SuperBlock>(&node.sb()), Ref<Inode>(&node)});
   if (!node.watches) node.watches = std::make_shared<InodeWatches>();
   std::static_pointer_cast<InodeWatches>(node.watches)->list.push_back(watch.get());
   watches_.emplace(wd, std::move(watch));

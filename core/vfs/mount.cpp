@@ -254,6 +254,8 @@ Result<void> pivot_root(const Path &new_root, const Path &put_old, FsContext &fs
   if (old_root.dentry != old_root.mount->root) return Err(Errno::Inval);
   if (new_root.mount == old_root.mount || put_old.mount == old_root.mount) return Err(Errno::Busy);
   if (!mount_is_below(put_old.mount.get(), new_root.mount.get())) return Err(Errno::Inval);
+  // From inside a chroot, the new root might be above the old one: the mounts would form a ring.
+  if (!mount_is_below(new_root.mount.get(), old_root.mount.get())) return Err(Errno::Inval);
   if (!new_root.mount->parent) return Err(Errno::Inval);
   const Ref<Mount> top = new_root.mount;
   const Ref<Mount> old = old_root.mount;

@@ -15,8 +15,19 @@ Path::Path() = default;
 Path::Path(Ref<Mount> m, Ref<Dentry> d) : mount(std::move(m)), dentry(std::move(d)) {}
 Path::Path(const Path &) = default;
 Path::Path(Path &&) noexcept = default;
-Path &Path::operator=(const Path &) = default;
-Path &Path::operator=(Path &&) noexcept = default;
+// As in the destructor, the old dentry goes before the old mount.
+Path &Path::operator=(const Path &other) {
+  Path copy(other);
+  std::swap(mount, copy.mount);
+  std::swap(dentry, copy.dentry);
+  return *this;
+}
+Path &Path::operator=(Path &&other) noexcept {
+  Path taken(std::move(other));
+  std::swap(mount, taken.mount);
+  std::swap(dentry, taken.dentry);
+  return *this;
+}
 Path::~Path() {
   // The dentry goes first: the mount keeps the file system alive.
   dentry.reset();
@@ -332,7 +343,13 @@ std::string path_name(const Path &path, const Path &root) {
   std::vector<Ref<Dentry>> held;
   Path at = path;
   bool reached = true;
+  std::size_t length = 0;
   while (!(at == root)) {
+    // Directories may be nested without end; a name that no call takes is told from its end.
+    if (length > abi::kPATH_MAX) {
+      reached = false;
+      break;
+    }
     if (at.dentry == at.mount->root) {
       if (!at.mount->parent) {
         reached = false;
@@ -344,6 +361,7 @@ std::string path_name(const Path &path, const Path &root) {
     }
     held.push_back(at.dentry);
     names.push_back(held.back()->name());
+    length += names.back().size() + 1;
     Dentry *parent = at.dentry->parent();
     if (!parent) {
       reached = false;

@@ -176,7 +176,8 @@ Result<void> remove_directory(const WalkContext &walk, std::string_view name) {
     TRY(check_directory_change(victim.directory, walk.credentials));
     TRY(check_may_delete(directory, *inode, walk.credentials));
     if (!inode->is_directory()) return Err(Errno::NotDir);
-    if (child->mount_count > 0) return Err(Errno::Busy);
+    // A directory that the host shows once more inside itself.
+    if (child->mount_count > 0 || inode.get() == &directory) return Err(Errno::Busy);
     // Nobody may create a name in it between the test for emptiness and its end.
     SleepLock child_locked(inode->lock());
     TRY(directory.rmdir(victim.name, *inode));

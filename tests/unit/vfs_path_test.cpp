@@ -327,3 +327,30 @@ VFS_TEST("a deep tree comes and goes without using up the stack") {
   tree.fs->cwd = top;
   dcache::shrink(dcache::kMaxEntries);
 }
+
+VFS_TEST("pivot_root makes no ring of mounts") {
+  Tree tree;
+  tree.mkdir("/a");
+  REQUIRE(mount_at(*tree.find("/a"), make_tmpfs("tmpfs", {}), "a", 0));
+  tree.mkdir("/a/b");
+  tree.mkdir("/a/c");
+  REQUIRE(mount_at(*tree.find("/a/b"), make_tmpfs("tmpfs", {}), "b", 0));
+  REQUIRE(mount_at(*tree.find("/a/c"), make_tmpfs("tmpfs", {}), "c", 0));
+  const Path above = *tree.find("/a"), beside = *tree.find("/a/c");
+  const Ref<FsContext> inside = tree.fs->clone();
+  inside->root = *tree.find("/a/b");
+  CHECK_ERROR(pivot_root(above, beside, *inside), Inval);
+  CHECK(path_name(beside, tree.fs->root) == "/a/c");
+}
+
+VFS_TEST("the name of a place deeper than any path is not told whole") {
+  Tree tree;
+  const std::string name(255, 'n');
+  for (int depth = 0; depth < 40; ++depth) {
+    tree.mkdir(name);
+    tree.fs->cwd = *tree.find(name);
+  }
+  const std::string told = path_name(tree.fs->cwd, tree.fs->root);
+  CHECK(told.size() > abi::kPATH_MAX);
+  CHECK(told.size() < 2 * abi::kPATH_MAX);
+}
