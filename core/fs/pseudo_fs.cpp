@@ -1,14 +1,39 @@
 #include "fs/pseudo_fs.hpp"
 
 #include <algorithm>
+#include <memory>
 
 #include "abi/poll.hpp"
+#include "mm/phys_memory.hpp"
 
 namespace cowbird {
 namespace {
 
 // Text of a pseudo file is at most this; what a guest writes to one is at most a page.
 constexpr std::size_t kMaxWrite = kPageSize;
+
+// The text that an open file shows until it is read from its beginning again. A guest may open
+// thousands of large ones, so all together are bounded by a part of its memory.
+class HeldText {
+ public:
+  static Result<std::shared_ptr<const HeldText>> create(std::string text) {
+    const std::size_t bytes = text.size();
+    const std::size_t most =
+        std::max<std::size_t>(16 * kMiB, phys().total_pages() * kPageSize / 16);
+    if (bytes > kFree && total_ + bytes > most) return Err(Errno::NoMem);
+    return std::shared_ptr<const HeldText>(new HeldText(std::move(text)));
+  }
+  ~HeldText() { total_ -= text_.size(); }
+  HeldText(const HeldText &) = delete;
+  HeldText &operator=(const HeldText &) = delete;
+  const std::string &text() const { return text_; }
+
+ private:
+  static constexpr std::size_t kFree = kPageSize;  // small ones are always granted
+  explicit HeldText(std::string text) : text_(std::move(text)) { total_ += text_.size(); }
+  inline static std::size_t total_ = 0;
+  const std::string text_;
+};
 
 class TextFile final : public File {
  public:
@@ -17,13 +42,17 @@ class TextFile final : public File {
 
   Result<std::uint64_t> read(IovIter &to, std::uint64_t &offset) override {
     if (!source_) return Err(Errno::Inval);
-    if (offset == 0 || !made_) {
-      text_ = TRY(source_());
-      made_ = true;
+    if (offset == 0) text_.reset();
+    if (!text_) text_ = TRY(HeldText::create(TRY(source_())));
+    // Copying may sleep, and another reader may have the text made anew meanwhile.
+    const std::shared_ptr<const HeldText> held = text_;
+    const std::string &text = held->text();
+    if (offset >= text.size()) {
+      text_.reset();
+      return std::uint64_t{0};
     }
-    if (offset >= text_.size()) return std::uint64_t{0};
     const std::uint64_t copied =
-        TRY(to.copy_to(std::as_bytes(std::span(text_)).subspan(static_cast<std::size_t>(offset))));
+        TRY(to.copy_to(std::as_bytes(std::span(text)).subspan(static_cast<std::size_t>(offset))));
     offset += copied;
     return copied;
   }
@@ -62,8 +91,7 @@ class TextFile final : public File {
  private:
   TextSource source_;
   TextTarget target_;
-  std::string text_;
-  bool made_ = false;
+  std::shared_ptr<const HeldText> text_;
 };
 
 }  // namespace
