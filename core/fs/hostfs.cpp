@@ -134,6 +134,10 @@ Result<int> HostCache::io_fd(bool write) {
         [&] { return ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); });
   }
   if (!fd) return Err(fd.error());
+  // The open gave the lock up: another thread may have been faster.
+  if (io_fd_.valid() && (io_writable_ || !write)) return io_fd_.get();
+  // A read that is under way uses the old one, whose number must not become another file's.
+  if (io_fd_.valid()) read_fd_ = std::move(io_fd_);
   io_fd_ = std::move(*fd);
   io_writable_ = write;
   return io_fd_.get();

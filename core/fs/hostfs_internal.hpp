@@ -87,6 +87,7 @@ class HostCache final : public PageCache {
  private:
   UniqueFd path_fd_;
   UniqueFd io_fd_;
+  UniqueFd read_fd_;  // what io_fd_ was before the file was opened for writing
   bool io_writable_ = false;
   std::uint64_t size_ = 0;
 };
