@@ -30,16 +30,32 @@ void TmpfsPages::uncharge(std::uint64_t pages) { budget_->used_pages -= pages; }
 
 // --- inodes
 
+namespace {
+
+// Of all instances. A guest's root may mount as many as it likes, and what is not page frames is
+// the kernel's own memory: it is bounded by the guest's once more.
+std::uint64_t all_inodes = 0;
+std::uint64_t all_xattr_bytes = 0;
+
+std::uint64_t max_all_xattr_bytes() {
+  return std::max<std::uint64_t>(kMiB, phys().total_pages() * kPageSize / 32);
+}
+
+}  // namespace
+
 TmpfsInode::TmpfsInode(TmpfsSuperBlock &sb, std::uint64_t number, std::uint32_t full_mode)
     : Inode(sb, number), budget_(sb.budget()) {
   mode = full_mode;
   ++budget_->used_inodes;
+  ++all_inodes;
   atime = mtime = ctime = birth_ = current_time();
   if (is_regular()) pages_ = make_ref<TmpfsPages>(budget_);
 }
 
 TmpfsInode::~TmpfsInode() {
   --budget_->used_inodes;
+  --all_inodes;
+  for (const auto &[name, value] : xattrs_) charge_xattr(0, name.size() + value.size());
   // A deep tree must not recurse: children whose only owner this is are taken apart by the list.
   std::vector<Ref<TmpfsInode>> work;
   auto take_children = [&work](TmpfsInode &node) {
@@ -295,6 +311,10 @@ namespace {
 inline constexpr std::size_t kMaxXattrBytes = 65536;  // of one inode, names and values
 }
 
+void TmpfsInode::charge_xattr(std::size_t added, std::size_t removed) {
+  all_xattr_bytes += added - removed;
+}
+
 Result<std::string> TmpfsInode::get_xattr(std::string_view name) {
   auto found = xattrs_.find(name);
   if (found == xattrs_.end()) return Err(Errno::NoData);
@@ -315,6 +335,10 @@ Result<void> TmpfsInode::set_xattr(std::string_view name, std::string_view value
     if (other != name) total += other.size() + content.size();
   }
   if (total > kMaxXattrBytes) return Err(Errno::NoSpc);
+  const std::size_t added = name.size() + value.size();
+  const std::size_t removed = found == xattrs_.end() ? 0 : name.size() + found->second.size();
+  if (all_xattr_bytes - removed + added > max_all_xattr_bytes()) return Err(Errno::NoSpc);
+  charge_xattr(added, removed);
   xattrs_.insert_or_assign(std::string(name), std::string(value));
   ctime = current_time();
   return {};
@@ -329,6 +353,7 @@ Result<std::vector<std::string>> TmpfsInode::list_xattr() {
 Result<void> TmpfsInode::remove_xattr(std::string_view name) {
   auto found = xattrs_.find(name);
   if (found == xattrs_.end()) return Err(Errno::NoData);
+  charge_xattr(0, found->first.size() + found->second.size());
   xattrs_.erase(found);
   ctime = current_time();
   return {};
@@ -351,7 +376,8 @@ TmpfsSuperBlock::TmpfsSuperBlock(const char *type, const TmpfsOptions &options)
 }
 
 Result<Ref<TmpfsInode>> TmpfsSuperBlock::make_inode(std::uint32_t full_mode) {
-  if (budget_->used_inodes >= budget_->max_inodes) return Err(Errno::NoSpc);
+  if (budget_->used_inodes >= budget_->max_inodes || all_inodes >= phys().total_pages())
+    return Err(Errno::NoSpc);
   return make_ref<TmpfsInode>(*this, next_number_++, full_mode);
 }
 

@@ -86,6 +86,7 @@ class TmpfsInode final : public Inode {
   void insert(std::string_view name, Ref<TmpfsInode> inode);
   void erase(std::string_view name);
   void changed();
+  static void charge_xattr(std::size_t added, std::size_t removed);
   Result<Ref<TmpfsInode>> make_child(std::uint32_t full_mode, const Credentials &owner);
   Result<void> allocate(std::uint64_t offset, std::uint64_t length, bool keep_size);
 
