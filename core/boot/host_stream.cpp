@@ -36,7 +36,7 @@ class HostStream final : public File {
   }
 
   Result<std::uint64_t> read(IovIter &to, std::uint64_t &) override {
-    TRY(wait_ready(POLLIN));
+    TRY(take_turn(POLLIN));
     std::array<std::byte, kReadPiece> buffer;
     const std::size_t want = std::min<std::uint64_t>(buffer.size(), to.remaining());
     ssize_t got = 0;
@@ -48,6 +48,7 @@ class HostStream final : public File {
         error = errno;
       } while (got < 0 && error == EINTR);
     }
+    turn_.unlock();
     if (got < 0) return Err(errno_from_host(error));
     if (got == 0) return std::uint64_t{0};
     return to.copy_to(std::span(buffer).first(static_cast<std::size_t>(got)));
@@ -84,19 +85,30 @@ class HostStream final : public File {
     [[maybe_unused]] const auto armed = watch_->modify(events | EPOLLONESHOT);
   }
 
+  bool ready(short want) const {
+    pollfd p{fd_, want, 0};
+    return ::poll(&p, 1, 0) != 0;
+  }
+
+  // Waits until the host has something, and takes turn_: between the host's word that it is ready
+  // and the call, nobody else of the guest may be faster, or the call would hold up a whole vCPU.
+  Result<void> take_turn(short want) {
+    for (;;) {
+      TRY(wait_ready(want));
+      turn_.lock();
+      if (!pollable_ || ready(want)) return {};
+      turn_.unlock();
+    }
+  }
+
   Result<void> wait_ready(short want) {
-    if (!pollable_) return {};
-    const auto ready = [&] {
-      pollfd p{fd_, want, 0};
-      return ::poll(&p, 1, 0) != 0;
-    };
-    if (ready()) return {};
+    if (!pollable_ || ready(want)) return {};
     if (nonblocking()) return Err(Errno::Again);
     arm();
     return wait_event(
         queue_,
         [&] {
-          if (ready()) return true;
+          if (ready(want)) return true;
           arm();  // another reader was faster
           return false;
         },
@@ -104,9 +116,12 @@ class HostStream final : public File {
   }
 
   Result<std::uint64_t> write_piece(IovIter &from) {
-    TRY(wait_ready(POLLOUT));
     std::array<std::byte, kWritePiece> buffer;
     const std::uint64_t have = TRY(from.copy_from(buffer));
+    if (const auto ready = take_turn(POLLOUT); !ready) {
+      from.revert(have);
+      return Err(ready.error());
+    }
     ssize_t done = 0;
     int error = 0;
     {
@@ -116,6 +131,7 @@ class HostStream final : public File {
         error = errno;
       } while (done < 0 && error == EINTR);
     }
+    turn_.unlock();
     if (done < 0) {
       from.revert(have);
       if (error == EPIPE) send_kernel_signal(*current_task().process, kSigPipe);
@@ -127,6 +143,7 @@ class HostStream final : public File {
 
   int fd_;
   bool pollable_;
+  SleepMutex turn_{"host_stream"};  // held during the host's read or write only
   WaitQueue queue_;
   std::unique_ptr<irq::FdWatch> watch_;
 };
