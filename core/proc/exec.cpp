@@ -217,7 +217,8 @@ Result<void> exec_task(Task &task, ExecRequest request) {
   image_request.envp = std::move(request.envp);
   image_request.name = found.name;
   image_request.randomise =
-      layout_randomisation() && (task.personality & abi::kADDR_NO_RANDOMIZE) == 0;
+      layout_randomisation() &&
+      ((task.personality & abi::kADDR_NO_RANDOMIZE) == 0 || image_request.secure);
   image_request.stack_limit = task.process->limit(Limit::Stack);
   TRY(deny_write(*found.file));
   auto image = load_image(image_request);

@@ -26,7 +26,7 @@ bool may_look_into(const Task &task, const Task &other) {
   if (own.capable(Capability::SysPtrace)) return true;
   return other.process->dumpable && own.fsuid == their.uid && own.fsuid == their.euid &&
          own.fsuid == their.suid && own.fsgid == their.gid && own.fsgid == their.egid &&
-         own.fsgid == their.sgid;
+         own.fsgid == their.sgid && (their.cap_permitted & ~own.cap_permitted) == 0;
 }
 
 Result<Ref<Task>> task_to_look_into(Task &task, int pid) {
