@@ -37,8 +37,16 @@ class AsyncWatch final : public PollTable {
   std::deque<WaitEntry> entries_;
 };
 
+// Pipes, sockets and terminals. Others keep the flag without an effect, as on Linux; and a signalfd
+// (or an epoll of one) is woken by signals, each of which would bring the next.
+bool can_be_async(const File &file) {
+  if (!file.inode) return false;
+  const FileType type = file.inode->type();
+  return type == FileType::Fifo || type == FileType::Socket || type == FileType::CharDevice;
+}
+
 void set_async(File &file, int fd, bool on) {
-  if (on && !file.async_watch) {
+  if (on && !file.async_watch && can_be_async(file)) {
     file.async_watch = std::make_shared<AsyncWatch>(file, fd);
   } else if (!on) {
     file.async_watch.reset();

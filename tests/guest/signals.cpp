@@ -245,6 +245,21 @@ TEST(queued_realtime_signals_have_a_limit_whatever_their_code) {
   }
 }
 
+TEST(a_signalfd_brings_no_signals) {
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGRTMIN);
+  SYS(sigprocmask(SIG_BLOCK, &blocked, nullptr));
+  const int fd = SYS(signalfd(-1, &blocked, SFD_NONBLOCK));
+  SYS(fcntl(fd, F_SETOWN, getpid()));
+  SYS(fcntl(fd, F_SETSIG, SIGRTMIN));
+  SYS(fcntl(fd, F_SETFL, O_ASYNC | O_NONBLOCK));
+  SYS(kill(getpid(), SIGRTMIN));
+  signalfd_siginfo info;
+  CHECK_EQ(read(fd, &info, sizeof info), sizeof info);
+  CHECK_ERRNO(read(fd, &info, sizeof info), EAGAIN);
+}
+
 TEST(sigqueue_tells_the_sender) {
   install(SIGUSR1, remember);
   SYS(sigqueue(getpid(), SIGUSR1, sigval{.sival_int = 4711}));
