@@ -188,6 +188,11 @@ void start_child(Task &parent, const CloneRequest &request, NewChild &child) {
   if (!has_flag(request, kCLONE_THREAD)) {
     // The parent's parent may have died while the child was made (CLONE_PARENT).
     if (!process.parent || process.parent->zombie) process.parent = Ref<Process>(init_process());
+    // So may a terminal have been hung up, which looks for those that it controls in the table.
+    const Process &from = *parent.process;
+    process.pgid = from.pgid;
+    process.sid = from.sid;
+    process.controlling_tty = from.controlling_tty;
     process.parent->children.push_back(child.process);
     publish_process(process);
     process.vfork_done = !has_flag(request, kCLONE_VFORK);
