@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <unordered_map>
+#include <vector>
 
 #include "fs/pseudo_fs.hpp"
 #include "tty/pty.hpp"
@@ -55,13 +56,17 @@ class PtsDirectory final : public PseudoInode {
 
   Result<void> readdir(std::uint64_t offset, const DirEmitter &emit) override {
     if (offset <= 2 && !emit("ptmx", kPtmxNumber, FileType::CharDevice, 3)) return {};
-    bool room = true;
-    for_each_pty([&](const PtyInfo &info) {
-      const std::uint64_t position = info.index + 3ull;
-      if (!room || position < offset) return;
-      room = emit(std::to_string(info.index), info.index + kFirstSlaveNumber, FileType::CharDevice,
-                  position + 1);
-    });
+    // Emitting may sleep, and pairs come and go meanwhile.
+    std::vector<unsigned> indices;
+    for_each_pty([&](const PtyInfo &info) { indices.push_back(info.index); });
+    for (const unsigned index : indices) {
+      const std::uint64_t position = index + 3ull;
+      if (position < offset) continue;
+      if (!emit(std::to_string(index), index + kFirstSlaveNumber, FileType::CharDevice,
+                position + 1)) {
+        break;
+      }
+    }
     return {};
   }
 

@@ -181,7 +181,9 @@ Result<std::int64_t> PtyMaster::ioctl(Task &task, std::uint32_t command, std::ui
     case kTIOCGPTPEER:
       return open_peer(task, argument);
     case kTIOCSIG:
-      if (argument < 1 || argument > kSignalCount) return Err(Errno::Inval);
+      // Those that could be typed: the group may be another user's programs (su).
+      if (argument != kSigInt && argument != kSigQuit && argument != kSigTstp)
+        return Err(Errno::Inval);
       tty_->signal_foreground(static_cast<int>(argument));
       return std::int64_t{0};
     case kTIOCGPGRP:
