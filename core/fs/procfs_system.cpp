@@ -271,8 +271,11 @@ class KmsgProcFile final : public File {
         if (rest_.size() >= to.remaining()) break;
       }
     }
-    const std::uint64_t copied = TRY(to.copy_to(std::as_bytes(std::span(rest_))));
-    rest_.erase(0, static_cast<std::size_t>(copied));
+    // Copying may sleep: another reader must not find what this one copies from.
+    const std::string text = std::move(rest_);
+    rest_.clear();
+    const auto copied = to.copy_to(std::as_bytes(std::span(text)));
+    rest_.insert(0, text.substr(copied ? static_cast<std::size_t>(*copied) : 0));
     return copied;
   }
   std::uint32_t poll(PollTable *table) override {
