@@ -173,6 +173,7 @@ namespace {
 class SharedMemory final : public PageCache {
  public:
   explicit SharedMemory(std::uint64_t bytes) : bytes_(bytes) {}
+  ~SharedMemory() override { drop_all(); }  // while it is known to be memory only
   std::uint64_t size() const override { return bytes_; }
 
  protected:
