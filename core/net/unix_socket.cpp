@@ -331,6 +331,8 @@ Result<void> UnixSocket::connect_connection(const std::string &name) {
     TRY(waited);
   }
   if (peer_ != nullptr) return Err(Errno::IsConn);
+  // The server's end has no descriptor before it is accepted, where open files are counted.
+  if (File::open_count() > File::max_open()) return Err(Errno::NFile);
   auto server = make_ref<UnixSocket>(type(), 0u);
   join(*this, *server);
   server->shown_name_ = listener->bound_name_;

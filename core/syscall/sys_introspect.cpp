@@ -195,7 +195,9 @@ SysResult sys_unshare(Task &task, const SysArgs &args) {
     return Err(Errno::Inval);
   }
   if ((flags & abi::kCLONE_FS) != 0) task.fs = task.fs->clone();
-  if ((flags & abi::kCLONE_FILES) != 0) task.files = task.files->clone();
+  // A table of its own stays: it owns record locks.
+  if ((flags & abi::kCLONE_FILES) != 0 && task.files->ref_count() > 1)
+    task.files = task.files->clone();
   return 0;
 }
 
