@@ -165,6 +165,8 @@ class Terminal:
         text = data.decode("latin-1")
         self.output += text
         self.screen.feed(text)
+        if "\x1b[6n" in text:  # where is the cursor? A terminal answers that.
+            self.type(f"\x1b[{self.screen.row + 1};{self.screen.column + 1}R")
         return True
 
     def expect(self, pattern, seconds=LIMIT, literal=True):
