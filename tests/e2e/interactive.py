@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""A person at the guest's terminal: line editing, job control, vi, less and top."""
+import termios
+
+from harness import COWBIRD, Terminal, check, contains, equal, main, prompt_of, test
+
+
+def guest(*options, **more):
+    return Terminal([COWBIRD, "run", *options, "--", "/bin/busybox", "sh"], **more)
+
+
+def enter(terminal, line, wanted):
+    terminal.type(line + "\n")
+    return terminal.expect(wanted)
+
+
+@test
+def commands_answer():
+    with guest() as terminal:
+        prompt_of(terminal)
+        enter(terminal, "echo $((40 + 2))a", "42a")
+        enter(terminal, "ps | grep -c s''h", r"2")
+        terminal.type("exit 7\n")
+        equal(terminal.wait(), 7, "exit status")
+
+
+@test
+def typed_end_of_file_leaves():
+    with guest() as terminal:
+        prompt_of(terminal)
+        terminal.type("\x04")
+        equal(terminal.wait(), 0, "exit status")
+
+
+@test
+def editing_and_history():
+    with guest() as terminal:
+        prompt_of(terminal)
+        enter(terminal, "echo abX\x7fc$((1+1))", "abc2")
+        prompt_of(terminal)
+        terminal.type("\x1b[A\n")  # the line before
+        terminal.expect("\r\nabc2")
+
+
+@test
+def interrupt_ends_the_command_not_the_shell():
+    with guest() as terminal:
+        prompt_of(terminal)
+        terminal.type("sleep 1000\n")
+        terminal.settle()
+        terminal.type("\x03")
+        prompt_of(terminal)
+        enter(terminal, "echo $?st", "130st")
+        terminal.type("cat\n")
+        terminal.settle()
+        terminal.type("echoed\n")
+        terminal.expect("echoed\r\nechoed\r\n")
+        terminal.type("\x03")
+        prompt_of(terminal)
+        terminal.type("while :; do :; done\n")
+        terminal.settle(0.5)
+        terminal.type("\x03")
+        prompt_of(terminal)
+        enter(terminal, "echo al''ive", "alive")
+
+
+@test
+def quit_key_ends_the_command():
+    with guest() as terminal:
+        prompt_of(terminal)
+        terminal.type("sleep 1000\n")
+        terminal.settle()
+        terminal.type("\x1c")
+        prompt_of(terminal)
+        enter(terminal, "echo $?st", "131st")
+
+
+@test
+def suspend_background_and_foreground():
+    with guest() as terminal:
+        prompt_of(terminal)
+        terminal.type("sleep 1000\n")
+        terminal.settle()
+        terminal.type("\x1a")
+        terminal.expect("Stopped")
+        prompt_of(terminal)
+        enter(terminal, "jobs", "Stopped")
+        enter(terminal, "bg", "sleep 1000")
+        prompt_of(terminal)
+        enter(terminal, "jobs", "Running")
+        prompt_of(terminal)
+        enter(terminal, "fg", "sleep 1000")
+        terminal.settle()
+        terminal.type("\x03")
+        prompt_of(terminal)
+        enter(terminal, "jobs; echo no''ne", "none")
+
+
+@test
+def background_job_ends_by_itself():
+    with guest() as terminal:
+        prompt_of(terminal)
+        enter(terminal, "sleep 0.3 & wait; echo ba''ck", "back")
+
+
+@test
+def window_size_is_known_and_followed():
+    with guest(rows=30, columns=90) as terminal:
+        prompt_of(terminal)
+        enter(terminal, "stty size", "30 90")
+        prompt_of(terminal)
+        terminal.resize(41, 132)
+        terminal.settle()
+        enter(terminal, "stty size", "41 132")
+
+
+@test
+def vi_edits_a_file(scratch):
+    (scratch / "text").write_text("first line\nsecond line\nthird line\n")
+    with guest("--mount", f"{scratch}:/m") as terminal:
+        prompt_of(terminal)
+        terminal.type("vi /m/text\n")
+        terminal.expect_screen(lambda s: s.lines()[:3] == ["first line", "second line", "third line"]
+                               and s.lines()[3] == "~" and "text" in s.lines()[23], "vi with the file")
+        terminal.type("jdd")
+        terminal.expect_screen(lambda s: s.lines()[:3] == ["first line", "third line", "~"], "the deleted line")
+        terminal.type("oadded\x1b")
+        terminal.expect_screen(lambda s: s.lines()[2] == "added", "the added line")
+        terminal.type("1GA, changed\x1b:wq\n")
+        terminal.expect("# ")
+    equal((scratch / "text").read_text(), "first line, changed\nthird line\nadded\n")
+
+
+@test
+def less_pages_through_a_file(scratch):
+    (scratch / "text").write_text("".join(f"line {i}\n" for i in range(1, 201)))
+    with guest("--mount", f"{scratch}:/m:ro") as terminal:
+        prompt_of(terminal)
+        terminal.type("less /m/text\n")
+        terminal.expect_screen(lambda s: "line 1" in s.lines() and "line 23" in s.lines(), "the first page")
+        terminal.type(" ")
+        terminal.expect_screen(lambda s: "line 40" in s.lines() and "line 1" not in s.lines(), "the second page")
+        terminal.type("G")
+        terminal.expect_screen(lambda s: "line 200" in s.lines(), "the end")
+        terminal.type("/line 77\n")
+        terminal.type("g/line 77\n")
+        terminal.expect_screen(lambda s: "line 77" in s.text(), "what was searched")
+        terminal.type("q")
+        enter(terminal, "echo ba''ck", "back")
+
+
+@test
+def top_shows_processes():
+    with guest() as terminal:
+        prompt_of(terminal)
+        terminal.type("top -d 1\n")
+        terminal.expect_screen(lambda s: "Mem:" in s.text() and "Load average" in s.text() and "PID" in s.text()
+                               and "top" in s.text(), "the table of top")
+        terminal.settle(1.5, 3)
+        terminal.type("q")
+        enter(terminal, "echo ba''ck", "back")
+
+
+@test
+def raw_mode_of_the_host_is_given_back():
+    with Terminal(["/bin/sh", "-c", f'"{COWBIRD}" run -- /bin/busybox true; echo over; sleep 30']) as terminal:
+        terminal.expect("over")
+        modes = termios.tcgetattr(terminal.master)
+        check(modes[3] & termios.ICANON and modes[3] & termios.ECHO, "the terminal was left in raw mode")
+
+
+@test
+def usual_tools_read_proc():
+    with guest() as terminal:
+        prompt_of(terminal)
+        for command, wanted in (("ps", "PID"), ("free", "Mem:"), ("mount", " on / "), ("uptime", "load average"),
+                                ("dmesg | head -3", "["), ("df /tmp", "Filesystem"), ("id", "uid=0"), ("date", "20")):
+            enter(terminal, command, wanted)
+            prompt_of(terminal)
+        contains(terminal.output, "load average")
+
+
+if __name__ == "__main__":
+    main()
