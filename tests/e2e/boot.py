@@ -79,11 +79,10 @@ def end_of_process_1_is_a_panic(scratch):
 
 @test
 def init_gets_its_arguments(scratch):
-    file = machine(scratch, '[machine]\ninit = "/bin/sh"\nargs = ["-c", "echo from $0; poweroff -f", "file"]\n')
-    result = cowbird("boot", file)
-    contains(result.stdout, "from file")
-    result = cowbird("boot", file, "--", "-c", "echo from $0; poweroff -f", "line")
-    contains(result.stdout, "from line")
+    script = "echo from $0 $1; poweroff -f"
+    file = machine(scratch, f'[machine]\ninit = "/bin/sh"\nargs = ["-c", "{script}", "file"]\n')
+    contains(cowbird("boot", file).stdout, "from file")
+    contains(cowbird("boot", file, "--", "line").stdout, "from file line")
 
 
 @test
@@ -193,7 +192,7 @@ def terminal_is_restored_after_sigabrt(scratch):
 def kill_9_of_a_booted_guest_leaves_nothing(scratch):
     with boot_terminal(machine(scratch, "")) as terminal:
         prompt_of(terminal)
-        enter(terminal, "sleep 1000 & sleep 1000 &")
+        enter(terminal, "sleep 1000 & sleep 1000 & true")
         everything = processes_of(terminal.process)
         os.kill(terminal.process, signal.SIGKILL)
         terminal.wait()

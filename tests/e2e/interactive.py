@@ -14,12 +14,17 @@ def enter(terminal, line, wanted):
     return terminal.expect(wanted)
 
 
+def escape(terminal, text):
+    """Types text into vi and leaves insert mode: what follows at once would be an escape sequence."""
+    terminal.type(text + "\x1b")
+    terminal.settle(0.5)
+
+
 @test
 def commands_answer():
     with guest() as terminal:
         prompt_of(terminal)
         enter(terminal, "echo $((40 + 2))a", "42a")
-        enter(terminal, "ps | grep -c s''h", r"2")
         terminal.type("exit 7\n")
         equal(terminal.wait(), 7, "exit status")
 
@@ -124,10 +129,11 @@ def vi_edits_a_file(scratch):
                                and s.lines()[3] == "~" and "text" in s.lines()[23], "vi with the file")
         terminal.type("jdd")
         terminal.expect_screen(lambda s: s.lines()[:3] == ["first line", "third line", "~"], "the deleted line")
-        terminal.type("oadded\x1b")
+        escape(terminal, "oadded")
         terminal.expect_screen(lambda s: s.lines()[2] == "added", "the added line")
-        terminal.type("1GA, changed\x1b:wq\n")
-        terminal.expect("# ")
+        escape(terminal, "1GA, changed")
+        terminal.type(":wq\n")
+        prompt_of(terminal)
     equal((scratch / "text").read_text(), "first line, changed\nthird line\nadded\n")
 
 
@@ -142,10 +148,12 @@ def less_pages_through_a_file(scratch):
         terminal.expect_screen(lambda s: "line 40" in s.lines() and "line 1" not in s.lines(), "the second page")
         terminal.type("G")
         terminal.expect_screen(lambda s: "line 200" in s.lines(), "the end")
-        terminal.type("/line 77\n")
-        terminal.type("g/line 77\n")
+        terminal.type("g")
+        terminal.expect_screen(lambda s: "line 1" in s.lines(), "the first page again")
+        terminal.type("/line 77\r")
         terminal.expect_screen(lambda s: "line 77" in s.text(), "what was searched")
         terminal.type("q")
+        prompt_of(terminal)
         enter(terminal, "echo ba''ck", "back")
 
 
@@ -158,6 +166,7 @@ def top_shows_processes():
                                and "top" in s.text(), "the table of top")
         terminal.settle(1.5, 3)
         terminal.type("q")
+        prompt_of(terminal)
         enter(terminal, "echo ba''ck", "back")
 
 

@@ -372,13 +372,15 @@ TEST(dontneed_gives_zeros) {
 }
 
 TEST(mincore_tells_what_is_there) {
-  char *memory = anonymous(4);
-  memory[0] = memory[2 * kPage] = 1;
-  unsigned char present[4] = {9, 9, 9, 9};
-  OPTIONAL(mincore(memory, 4 * kPage, present));
+  constexpr size_t kPages = 4096;
+  char *memory = anonymous(kPages);
+  memory[0] = memory[kPages / 2 * kPage] = 1;
+  static unsigned char present[kPages];
+  OPTIONAL(mincore(memory, kPages * kPage, present));
   CHECK_EQ(present[0] & 1, 1);
-  CHECK_EQ(present[1] & 1, 0);
-  CHECK_EQ(present[2] & 1, 1);
+  CHECK_EQ(present[kPages / 2] & 1, 1);
+  // Neighbours may have come along, but not everything.
+  CHECK_EQ(present[kPages - 1] & 1, 0);
   SYS(munmap(memory, kPage));
   CHECK_ERRNO(mincore(memory, kPage, present), ENOMEM);
   CHECK_ERRNO(mincore(memory + 1, kPage, present), EINVAL);
