@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
 #include "abi/fcntl.hpp"
 #include "abi/poll.hpp"
@@ -114,6 +115,19 @@ Result<FsStat> HostSuperBlock::statfs() {
   out.files_free = st.f_ffree;
   out.name_max = static_cast<std::uint64_t>(st.f_namelen);
   return out;
+}
+
+Result<void> HostSuperBlock::sync() {
+  std::vector<Ref<Inode>> dirty;  // storing sleeps, and inodes come and go meanwhile
+  for (const auto &[key, inode] : inodes_) {
+    PageCache *cache = inode->page_cache();
+    if (cache && cache->dirty_pages() != 0) dirty.emplace_back(inode);
+  }
+  Result<void> result;
+  for (const Ref<Inode> &inode : dirty) {
+    if (auto stored = inode->page_cache()->write_back(0, UINT64_MAX); !stored) result = stored;
+  }
+  return result;
 }
 
 // --- pages
@@ -490,6 +504,12 @@ class HostFile final : public File {
     return target;
   }
   Result<void> mmap(MmapRequest &request) override { return check_and_map(request); }
+  // What was written through a mapping reaches the host when the file is closed, as what was
+  // written through the descriptor did at once.
+  Result<void> flush(Task &) override {
+    if (inode->page_cache()->dirty_pages() == 0) return {};
+    return inode->page_cache()->write_back(0, UINT64_MAX);
+  }
   Result<void> fsync(bool data_only) override { return inode->sync(data_only); }
   Result<void> fallocate(int mode, std::uint64_t offset, std::uint64_t length) override {
     return inner().fallocate(mode, offset, length);

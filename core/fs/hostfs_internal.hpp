@@ -41,6 +41,8 @@ class HostSuperBlock final : public SuperBlock {
   std::string_view type_name() const override { return "hostfs"; }
   Ref<Inode> root() override { return root_; }
   Result<FsStat> statfs() override;
+  // Stores what mappings have changed.
+  Result<void> sync() override;
   bool read_only() const override { return options_.read_only; }
   std::string show_options() const override { return ""; }
 
