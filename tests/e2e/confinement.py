@@ -144,6 +144,14 @@ def set_id_and_owner_tricks_do_not_harm_the_host(scratch):
 
 
 @test
+def a_mount_that_went_is_no_crash_for_who_is_in_it(scratch):
+    shared, options = prepared(scratch)
+    (shared / "dir").mkdir()
+    equal(output_of("cd /m/dir; umount -l /m; cd /; ls /m; echo alive", options), "alive\n")
+    unharmed(scratch)
+
+
+@test
 def removed_directory_is_an_error_not_a_crash(scratch):
     shared, options = prepared(scratch)
     guest = subprocess.Popen([COWBIRD, "run", *options, "--", "/bin/busybox", "sh", "-c",

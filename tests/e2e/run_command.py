@@ -118,6 +118,19 @@ def mount_can_be_read_and_written(scratch):
 
 
 @test
+def what_is_written_through_mappings_reaches_the_host(scratch):
+    if not Path("/usr/bin/python3").exists():
+        raise Skip("there is no /usr/bin/python3")
+    (scratch / "file").write_text("old contents\n")
+    program = ("import mmap; file = open('/mnt/file', 'r+b'); memory = mmap.mmap(file.fileno(), 0); file.close();"
+               " memory[:3] = b'new'")
+    result = run("/usr/bin/python3", "-I", "-c", program,
+                 options=["--root", "/", "--read-only", "--mount", f"{scratch}:/mnt"])
+    equal(result.returncode, 0, result.stderr.decode()[-500:])
+    equal((scratch / "file").read_text(), "new contents\n")
+
+
+@test
 def changes_on_the_host_show_in_the_guest(scratch):
     with Terminal([COWBIRD, "run", "--mount", f"{scratch}:/m", "--", "/bin/busybox", "sh"]) as terminal:
         prompt_of(terminal)
