@@ -242,6 +242,7 @@ FaultOutcome Mm::Private::copy_page(Vma &area, VirtAddr page, Pfn source, Pte ol
 // program itself may not write; the page becomes its own but stays read-only for it.
 FaultOutcome Mm::Private::make_own(Vma &area, VirtAddr page, Pte pte, bool forced) {
   if (pte.has(Pte::kAnon)) {
+    learn_from_fault(page);
     // The other references may be those of a child that has exited.
     if (phys().refs(pte.pfn()) > 1 && !RetireQueue::all_empty()) RetireQueue::reap_all();
     if (phys().refs(pte.pfn()) == 1) {

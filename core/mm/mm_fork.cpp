@@ -1,4 +1,6 @@
 // Copying an address space for fork, and taking one down.
+#include <cstring>
+
 #include "base/log.hpp"
 #include "mm/mm_private.hpp"
 
@@ -24,12 +26,16 @@ Result<Ref<Mm>> Mm::fork() {
   bool enough = true;
   {
     HostRuns child_runs(*child->host_, kForkMapRuns);
+    // Another thread of the parent could write while a page is copied.
+    PagesToCopy to_copy(*from.fork_history, users <= 1 && phys().plentiful(ForkHistory::kPages));
+    to.fork_history = from.fork_history;
+    from.fork_learns = to.fork_learns = kForkLearns;
     for (const auto &[start, area] : from.areas) {
       if (area->dont_fork) continue;
       auto copy = std::make_unique<Vma>(*static_cast<VmaFields *>(area.get()));
       copy->locked = false;  // memory locks are not inherited
       to.insert(std::move(copy));
-      if (!area->wipe_on_fork) enough = enough && from.copy_entries(*area, to, child_runs);
+      if (!area->wipe_on_fork) enough = enough && from.copy_entries(*area, to, to_copy, child_runs);
     }
   }
   // The child must not run, nor a frame that it shares be used, before the parent has lost its
@@ -42,35 +48,49 @@ Result<Ref<Mm>> Mm::fork() {
 
 // Copies the entries of one area. Private pages become read-only on both sides: the first write of
 // either makes a copy. False when there is no room for the page tables.
-bool Mm::Private::copy_entries(const Vma &area, Private &child, HostRuns &child_runs) {
+bool Mm::Private::copy_entries(const Vma &area, Private &child, PagesToCopy &to_copy,
+                               HostRuns &child_runs) {
   const bool is_private = area.sharing == Sharing::Private;
-  // One order takes write access from all of the area's pages: they have the same protection then.
-  VirtAddr first_written = 0;
-  VirtAddr last_written = 0;
+  // Few of the pages that the child may write are read first, and they lie apart in memory: an
+  // order for each costs more than the faults that it saves.
+  const bool map_in_child = !is_private || !has(area.prot, Prot::Write);
+  ProtectRuns protects(*mm.host_);
   bool enough = true;
   table.for_each(area.start, area.end, [&](VirtAddr page, Pte pte, PageTable::Leaf &leaf) {
     if (!enough) return;
-    if (is_private && pte.has(Pte::kWrite)) {
+    const bool writable = is_private && pte.has(Pte::kWrite);
+    // A page that is still the file's goes on showing what the file gets.
+    if (!map_in_child && pte.has(Pte::kAnon) && to_copy.contains(page) &&
+        copy_now(area, page, pte, child, child_runs)) {
+      if (pte.has(Pte::kHosted)) protects.pass(pte.permissions());
+      return;
+    }
+    if (writable) {
       pte.remove(Pte::kWrite);
       leaf.set(PageTable::index_of(page), pte);
-      if (pte.has(Pte::kHosted)) {
-        if (first_written == 0) first_written = page;
-        last_written = page;
-      }
+      if (pte.has(Pte::kHosted)) protects.add(page, pte.permissions());
+    } else if (pte.has(Pte::kHosted)) {
+      protects.pass(pte.permissions());
     }
     Pte copy = pte;
     copy.remove(Pte::kHosted);
-    if (pte.has(Pte::kHosted) && child_runs.add(page, copy)) copy.add(Pte::kHosted);
+    if (map_in_child && pte.has(Pte::kHosted) && child_runs.add(page, copy)) copy.add(Pte::kHosted);
     phys().get(pte.pfn());
     enough = child.install(page, copy);
     if (!enough) phys().put(pte.pfn());
   });
-  if (first_written != 0) {
-    const std::uint64_t permissions = Pte::from_prot(area.prot) & ~Pte::kWrite;
-    mm.host_->protect(first_written, ((last_written - first_written) >> kPageShift) + 1,
-                      Pte::to_prot(permissions));
-  }
   return enough;
+}
+
+bool Mm::Private::copy_now(const Vma &area, VirtAddr page, Pte pte, Private &child,
+                           HostRuns &child_runs) {
+  if (!child.table.ensure_leaf(page)) return false;
+  const Result<Pfn> own = phys().alloc(Zero::No);
+  if (!own) return false;
+  std::memcpy(phys().data(*own), phys().data(pte.pfn()), kPageSize);
+  Pte copy(*own, Pte::from_prot(area.prot) | Pte::kAnon);
+  if (child_runs.add(page, copy)) copy.add(Pte::kHosted);
+  return child.install(page, copy);
 }
 
 void Mm::tear_down() {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <memory>
 
@@ -26,6 +27,45 @@ inline constexpr std::uint64_t kReuseAroundPages = 16;     // own pages made wri
 inline constexpr std::uint64_t kStackGrowPages = 16;       // a stack grows by so many, if it may
 inline constexpr unsigned kForkMapRuns = 64;               // map orders given for a fork's child
 inline constexpr std::uint64_t kStackGuardPages = 256;     // below an area that grows down
+
+inline constexpr unsigned kForkLearns = 16;  // faults after a fork that teach it
+
+// The pages that were written soon after earlier forks, by the parent or by the child: whoever came
+// first needed a copy. The next fork makes it beforehand, because a fault costs thirty times a
+// copy. Shared by a family of address spaces until one of them executes another program.
+class ForkHistory : public RefCounted<ForkHistory> {
+ public:
+  static constexpr std::size_t kPages = 32;
+  void add(VirtAddr page) {
+    if (std::find(pages_.begin(), pages_.end(), page) != pages_.end()) return;
+    pages_[next_++ % kPages] = page;
+  }
+  std::array<VirtAddr, kPages> sorted() const {
+    auto pages = pages_;
+    std::sort(pages.begin(), pages.end());
+    return pages;
+  }
+
+ private:
+  std::array<VirtAddr, kPages> pages_{};
+  std::size_t next_ = 0;
+};
+
+// One fork's view of the history: asked for ascending pages.
+class PagesToCopy {
+ public:
+  PagesToCopy(const ForkHistory &history, bool enabled) : pages_(history.sorted()) {
+    if (!enabled) next_ = pages_.size();
+  }
+  bool contains(VirtAddr page) {
+    while (next_ < pages_.size() && pages_[next_] < page) ++next_;
+    return next_ < pages_.size() && pages_[next_] == page;
+  }
+
+ private:
+  std::array<VirtAddr, ForkHistory::kPages> pages_;
+  std::size_t next_ = 0;
+};
 
 // Collects pages that are to be mapped into one order per contiguous run.
 class HostRuns {
@@ -131,6 +171,9 @@ struct Mm::Private {
   VirtAddr next_anon = 0;
   std::uint64_t anon_window = kAnonAroundPages;
 
+  Ref<ForkHistory> fork_history = make_ref<ForkHistory>();
+  unsigned fork_learns = 0;  // faults that go into the history
+
   // --- mm_areas.cpp: the list of areas
   Vma *find(VirtAddr address) const;
   // The first area that ends above the address.
@@ -175,7 +218,15 @@ struct Mm::Private {
   bool move_entries(VirtAddr from, VirtAddr to, std::uint64_t length);
 
   // --- mm_fork.cpp
-  bool copy_entries(const Vma &area, Private &child, HostRuns &child_runs);
+  bool copy_entries(const Vma &area, Private &child, PagesToCopy &to_copy, HostRuns &child_runs);
+  // Gives the child a writable copy of its own: false when there is no memory for it.
+  static bool copy_now(const Vma &area, VirtAddr page, Pte pte, Private &child,
+                       HostRuns &child_runs);
+  void learn_from_fault(VirtAddr page) {
+    if (fork_learns == 0) return;
+    --fork_learns;
+    fork_history->add(page);
+  }
 
   // --- entries, with their figures
   bool install(VirtAddr page, Pte pte);  // false: no room for a page table

@@ -119,51 +119,64 @@ Result<Pfn> PageCache::get_page_internal(std::uint64_t index, bool fill) {
   }
 }
 
-// How many pages to read at once, beginning with one that is not cached.
-std::uint64_t PageCache::fill_count(std::uint64_t index, bool fill) const {
+// The pages to read together with one that is not cached: its aligned batch, as far as that is not
+// cached either. Aligned, so that a program's pages, asked for in any order, come to lie in few
+// runs of frames: each run costs an order to the engine whenever it is mapped.
+PageCache::Window PageCache::fill_window(std::uint64_t index, bool fill) const {
   const std::uint64_t end = (size() + kPageMask) >> kPageShift;
-  if (!fill || index >= end) return 1;
-  const std::uint64_t batch = std::min(std::max<std::uint64_t>(fill_batch(), 1), end - index);
-  if (batch > 1 && !phys().plentiful(batch)) return 1;
-  std::uint64_t count = 1;
-  while (count < batch && !pages_.contains(index + count)) ++count;
-  return count;
+  const std::uint64_t batch = std::max<std::uint64_t>(fill_batch(), 1);
+  if (!fill || index >= end || !phys().plentiful(batch)) return {index, 1};
+  const std::uint64_t low = index - index % batch;
+  const std::uint64_t high = std::min(low + batch, end);
+  std::uint64_t first = index;
+  while (first > low && !pages_.contains(first - 1)) --first;
+  std::uint64_t after = index + 1;
+  while (after < high && !pages_.contains(after)) ++after;
+  return {first, after - first};
 }
 
 // Makes the page, filled, with a reference for the caller. `again` when it has gone meanwhile.
 Result<Pfn> PageCache::add_pages(std::uint64_t index, bool fill, bool &again) {
   const bool stored = index < ((size() + kPageMask) >> kPageShift);
-  std::uint64_t count = fill_count(index, fill);
-  Result<void> charged = charge(count);
-  if (!charged && count > 1) charged = charge(count = 1);
+  Window window = fill_window(index, fill);
+  Result<void> charged = charge(window.count);
+  if (!charged && window.count > 1) {
+    window = {index, 1};
+    charged = charge(1);
+  }
   if (!charged) return Err(charged.error());
-  Result<PageRun> allocated = phys().alloc_run(count, Zero::Yes);
+  Result<PageRun> allocated = phys().alloc_run(window.count, Zero::Yes);
   if (!allocated) {
-    uncharge(count);
+    uncharge(window.count);
     return Err(allocated.error());
   }
   const PageRun run = *allocated;
-  if (run.count < count) uncharge(count - run.count);
+  if (run.count < window.count) uncharge(window.count - run.count);
+  // Fewer frames than asked for: those pages that end with the wanted one.
+  const std::uint64_t first = std::max(window.first, index + 1 - std::min(index + 1, run.count));
+  const Pfn wanted = run.first + (index - first);
   const bool reads = fill && stored;
   for (std::uint64_t i = 0; i < run.count; ++i) {
     Entry entry{run.first + i};
     entry.filling = reads;
-    entry.referenced = i == 0;
-    pages_.emplace(index + i, entry);
+    entry.referenced = first + i == index;
+    pages_.emplace(first + i, entry);
     phys().get(run.first + i);  // ours, while the cache may lose the page
   }
   totals.pages += run.count;
   if (memory_only()) totals.memory_only_pages += run.count;
   Result<void> filled;
   if (reads) {
-    filled = run.count == 1 ? fill_page(index, run.first) : fill_pages(index, run.first, run.count);
-    finish_fill(index, run, filled.ok());
+    filled = run.count == 1 ? fill_page(first, run.first) : fill_pages(first, run.first, run.count);
+    finish_fill(first, run, filled.ok());
   }
   const auto kept = pages_.find(index);
-  again = filled.ok() && (kept == pages_.end() || kept->second.pfn != run.first);
-  for (std::uint64_t i = 1; i < run.count; ++i) phys().put(run.first + i);
-  if (filled && !again) return run.first;
-  phys().put(run.first);
+  again = filled.ok() && (kept == pages_.end() || kept->second.pfn != wanted);
+  for (std::uint64_t i = 0; i < run.count; ++i) {
+    if (run.first + i != wanted) phys().put(run.first + i);
+  }
+  if (filled && !again) return wanted;
+  phys().put(wanted);
   return Err(filled ? Errno::Again : filled.error());
 }
 

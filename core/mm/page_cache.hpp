@@ -112,7 +112,10 @@ class PageCache : public RefCounted<PageCache> {
 
   Result<Pfn> get_page_internal(std::uint64_t index, bool fill);
   Result<Pfn> add_pages(std::uint64_t index, bool fill, bool &again);
-  std::uint64_t fill_count(std::uint64_t index, bool fill) const;
+  struct Window {
+    std::uint64_t first, count;
+  };
+  Window fill_window(std::uint64_t index, bool fill) const;
   void finish_fill(std::uint64_t index, PageRun run, bool ok);
   Result<std::uint64_t> write_piece(std::uint64_t index, std::uint64_t in_page, std::uint64_t bytes,
                                     IovIter &from);

@@ -47,9 +47,13 @@ MM_TEST("a batch reads several pages into one run") {
   Result<Pfn> page = file->get_page(4);
   REQUIRE(page);
   CHECK(file->cached_pages() == 8);
+  // The aligned batch around the page.
   Pfn next = 0;
-  CHECK(file->find_page(11, next));
-  CHECK(next == *page + 7);
+  CHECK(file->find_page(7, next));
+  CHECK(next == *page + 3);
+  CHECK(file->find_page(0, next));
+  CHECK(next == *page - 4);
+  CHECK(!file->find_page(8, next));
   CHECK(phys().refs(*page) == 2);
   CHECK(phys().refs(next) == 1);
   phys().put(*page);

@@ -202,7 +202,8 @@ MM_TEST("fork shares frames until one side writes") {
     CHECK(host(*parent).synchronized() == 1);
     CHECK(phys().free_pages() == free_before);
     CHECK(load8(*child, at + 3 * kPageSize) == 103);
-    CHECK(child->minor_faults == 0);  // mapped ahead
+    CHECK(load8(*child, at + 4 * kPageSize) == 104);
+    CHECK(child->minor_faults == 1);  // one maps the neighbours too
     CHECK(store8(*child, at, 1) == FaultOutcome::Resolved);
     CHECK(store8(*parent, at + kPageSize, 2) == FaultOutcome::Resolved);
     CHECK(load8(*parent, at) == 100);
@@ -220,6 +221,29 @@ MM_TEST("fork shares frames until one side writes") {
   for (int page = 0; page < 32; ++page) store8(*parent, at + page * kPageSize, page);
   CHECK(parent->minor_faults <= faults + 4);
   CHECK(phys().free_pages() == free_before);
+}
+
+MM_TEST("a fork copies what was written after earlier forks") {
+  Machine machine;
+  Ref<Mm> parent = machine.new_mm();
+  const VirtAddr at = map_anon(*parent, 32);
+  for (int page = 0; page < 32; ++page) store8(*parent, at + page * kPageSize, page);
+  {
+    Ref<Mm> child = parent->fork().value();
+    store8(*parent, at, 50);
+    store8(*child, at + 9 * kPageSize, 60);
+  }
+  Machine::RetireAll();
+  Ref<Mm> child = parent->fork().value();
+  const std::uint64_t faults = parent->minor_faults;
+  store8(*parent, at, 51);
+  CHECK(parent->minor_faults == faults);
+  store8(*parent, at + 9 * kPageSize, 61);
+  CHECK(load8(*child, at) == 50);
+  CHECK(load8(*child, at + 9 * kPageSize) == 9);
+  store8(*child, at, 52);
+  CHECK(child->minor_faults == 0);
+  CHECK(load8(*parent, at) == 51);
 }
 
 MM_TEST("the parent loses write access before a fork returns") {
@@ -241,6 +265,7 @@ MM_TEST("a page that was copied away from stays shared until the engine is done"
   store8(*parent, at, 1);
   const Pfn pfn = host(*parent).page(at)->pfn;
   Ref<Mm> child = parent->fork().value();
+  load8(*child, at);
   store8(*parent, at, 2);
   CHECK(host(*parent).page(at)->pfn != pfn);
   CHECK(phys().refs(pfn) == 2);
