@@ -286,12 +286,15 @@ bool Machine::set_up_mounts(FsContext &fs) {
 
 // --- the first program
 
-bool Machine::open_run_stdio(FdTable &files) {
+bool Machine::open_run_stdio(FsContext &fs, FdTable &files) {
   for (int fd = 0; fd < 3; ++fd) {
     const std::uint32_t access = fd == 0 ? abi::kO_RDONLY : abi::kO_WRONLY;
     Result<Ref<File>> file = Err(Errno::BadF);
     if (::isatty(fd) && main_console_) {
-      file = tty_file(*main_console_, abi::kO_RDWR);
+      // By its name, so that ttyname(3) finds it; a root without a /dev has the terminal all the
+      // same.
+      file = open_path(walk_of(fs), "/dev/tty0", abi::kO_RDWR | abi::kO_NOCTTY, 0);
+      if (!file) file = tty_file(*main_console_, abi::kO_RDWR);
     } else if (::fcntl(fd, F_GETFD) >= 0) {
       file = make_host_stream(fd, access);
     } else {
@@ -350,7 +353,7 @@ Result<std::string> Machine::find_init(FsContext &fs, std::string &tried) {
 
 bool Machine::start_first_program(Ref<FsContext> fs) {
   auto files = make_ref<FdTable>();
-  if (!(request_.run ? open_run_stdio(*files) : open_stdio(*fs, *files))) return false;
+  if (!(request_.run ? open_run_stdio(*fs, *files) : open_stdio(*fs, *files))) return false;
   ExecRequest exec;
   std::string tried;
   const auto name = find_init(*fs, tried);

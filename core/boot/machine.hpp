@@ -46,7 +46,7 @@ class Machine {
   bool set_up_mounts(FsContext &fs);
   bool start_first_program(Ref<FsContext> fs);
   bool open_stdio(FsContext &fs, FdTable &files);
-  bool open_run_stdio(FdTable &files);
+  bool open_run_stdio(FsContext &fs, FdTable &files);
   bool mount_into(FsContext &fs, const std::string &where, Ref<SuperBlock> sb, std::string source,
                   std::uint32_t flags);
   Result<std::string> find_init(FsContext &fs, std::string &tried);
