@@ -16,8 +16,8 @@ struct BootArguments {
 };
 
 struct RunArguments {
-  std::string root;                 // empty: the embedded initramfs
-  bool read_only = false;           // the root
+  std::string root;        // empty: the embedded initramfs
+  bool read_only = false;  // the root
   bool strace = false;
   std::vector<std::string> mounts;  // HOST:GUEST[:ro]
   std::string memory;               // empty: the default

@@ -67,8 +67,8 @@ int run(const std::string &path, const std::string &number, unsigned vcpus) {
   options.memory_fd = (*memory)->fd();
   options.memory_pages = (*memory)->total_pages();
   options.vcpus = vcpus;
-  options.before_block = [] { big_kernel_lock.unlock(); };
-  options.after_block = [] { big_kernel_lock.lock(); };
+  options.before_block = release_bkl_to_wait;
+  options.after_block = retake_bkl;
   auto platform = make_stub_platform(options, why);
   if (!platform) {
     std::cerr << why << "\n";
