@@ -11,7 +11,7 @@ namespace cowbird {
 namespace {
 
 constexpr std::uint64_t kDevptsMagic = 0x1cd1;
-constexpr std::uint64_t kRootNumber = 1, kPtmxNumber = 2, kFirstSlaveNumber = 3;
+constexpr std::uint64_t kDevptsRootNumber = 1, kPtmxNumber = 2, kFirstSlaveNumber = 3;
 constexpr std::uint32_t kTtyGroup = 5;
 
 // The node of one slave. Its owner and mode can be changed (login(1), mesg(1)), and last as long as
@@ -37,7 +37,8 @@ class SlaveInode final : public PseudoInode {
 
 class PtsDirectory final : public PseudoInode {
  public:
-  explicit PtsDirectory(SuperBlock &sb) : PseudoInode(sb, kRootNumber, FileType::Directory, 0755) {}
+  explicit PtsDirectory(SuperBlock &sb)
+      : PseudoInode(sb, kDevptsRootNumber, FileType::Directory, 0755) {}
 
   Result<Ref<Inode>> lookup(std::string_view name) override {
     if (name == "ptmx") {

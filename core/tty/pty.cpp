@@ -19,7 +19,7 @@ using namespace abi;
 
 namespace {
 
-constexpr std::uint32_t kTtyAuxMajor = 5, kPtmxMinor = 2;
+constexpr std::uint32_t kPtmxMinor = 2;
 // What the slave's side may have written before the master reads it.
 constexpr std::size_t kMasterBuffer = 65536;
 constexpr std::size_t kPiece = 4096;

@@ -358,10 +358,6 @@ void for_each_tty(const std::function<void(const std::string &, DeviceNumber)> &
 
 // --- devices
 
-namespace {
-constexpr std::uint32_t kTtyAuxMajor = 5;
-}  // namespace
-
 Result<void> register_tty(Tty &tty) {
   Tty *const object = &tty;
   return register_char_device(

@@ -15,6 +15,8 @@
 
 namespace cowbird {
 
+inline constexpr std::uint32_t kTtyAuxMajor = 5;  // TTYAUX_MAJOR: tty, console and ptmx
+
 class Channel;  // plugins/channel.hpp
 class Process;
 
