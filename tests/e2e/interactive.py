@@ -150,8 +150,14 @@ def less_pages_through_a_file(scratch):
         terminal.expect_screen(lambda s: "line 200" in s.lines(), "the end")
         terminal.type("g")
         terminal.expect_screen(lambda s: "line 1" in s.lines(), "the first page again")
-        terminal.type("/line 77\r")
-        terminal.expect_screen(lambda s: "line 77" in s.text(), "what was searched")
+        # One key at a time: less changes the terminal's mode between keys and throws away what came too early.
+        typed = ""
+        for key in "/line 77":
+            typed += key
+            terminal.type(key)
+            terminal.expect_screen(lambda s: s.lines()[-1].startswith(typed.rstrip()), f"the search so far, {typed!r}")
+        terminal.type("\r")
+        terminal.expect_screen(lambda s: s.lines()[0] == "line 77", "what was searched")
         terminal.type("q")
         prompt_of(terminal)
         enter(terminal, "echo ba''ck", "back")

@@ -371,13 +371,13 @@ TEST(wait_goes_on_with_restart) {
 
 TEST(nanosleep_gives_the_rest) {
   on_signal(SIGALRM, count_signal, SA_RESTART);  // never restarted after a handler
-  const itimerval soon{{0, 0}, {0, 50'000}};
+  const itimerval soon{{0, 0}, {0, 300'000}};
   SYS(setitimer(ITIMER_REAL, &soon, nullptr));
   const timespec wanted{100, 0};
   timespec rest{};
   CHECK_ERRNO(nanosleep(&wanted, &rest), EINTR);
-  CHECK(rest.tv_sec >= 1);
-  CHECK(rest.tv_sec * 1'000'000'000 + rest.tv_nsec <= 99'950'000'000);
+  // Less than was asked for; how much depends on when the sleep began, and ended.
+  CHECK(rest.tv_sec >= 1 && rest.tv_sec < 100);
 }
 
 TEST(pause_poll_and_select_are_interrupted) {

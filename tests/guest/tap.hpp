@@ -369,6 +369,11 @@ inline bool selected(const Test *test, int count, char **names) {
 }
 
 inline int run(int argc, char **argv) {
+  // Whoever started us may ignore or block signals (nohup, a shell's background job).
+  for (int number = 1; number < NSIG; number++) signal(number, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
   setvbuf(stdout, nullptr, _IOLBF, 0);
   bool forking = true;
   int first_name = 1;
