@@ -1,0 +1,95 @@
+// KernelView: the guest kernel's structures as the debugger reads them from outside, out of the memory
+// of a stopped process or of a core file. The addresses and offsets come from one table that the kernel
+// carries (core/boot/debug_view.hpp); nothing else of the kernel is known here.
+//
+// The kernel may have been stopped anywhere, also in the middle of a change, and may be broken: every
+// walk is bounded, every pointer is read through MemoryReader, and what makes no sense is left out and
+// counted in `damage()`.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.hpp"
+#include "debug/target/target.hpp"
+
+namespace cowbird::debug {
+
+// Memory of the kernel process.
+class MemoryReader {
+ public:
+  virtual ~MemoryReader() = default;
+  // All of it, or Fault.
+  virtual Result<void> read(std::uint64_t address, std::span<std::byte> out) = 0;
+};
+
+enum class KernelThreadState : std::uint8_t {
+  Ready, Running, Sleeping, Uninterruptible, Stopped, Traced, Dead,
+};
+
+struct KernelThread {
+  std::uint64_t address = 0;  // of the Thread
+  std::int64_t tid = 0;       // gdb's: Thread::id() + 1
+  std::string name;
+  KernelThreadState state = KernelThreadState::Dead;
+  std::string wait_channel;
+  int vcpu = -1;               // while Running
+  bool in_user = false;        // guest code runs; the vCPU waits for its trap
+  bool frozen = false;         // not picked while the guest is frozen
+  std::uint64_t saved_rsp = 0;  // while it is not Running: where its SavedFrame is
+  std::uint64_t stack_low = 0, stack_high = 0;
+  // The kernel side of a guest thread: its ids and the system call that it is in, if any.
+  int pid = 0, guest_tid = 0;
+  std::optional<std::uint64_t> syscall;
+};
+
+struct VcpuState {
+  unsigned index = 0;
+  std::uint64_t current = 0;  // KernelThread::address; 0: idle
+  bool in_user = false;
+  std::uint64_t idle_rsp = 0;  // SavedContext of the host thread's own stack while a thread runs on it
+};
+
+class KernelView {
+ public:
+  // `base` is the load address of the kernel's program, `program` its file. NoEnt: no table (not a
+  // Cowbird, or stripped of it); OpNotSupp: a table of another version, `why` says which.
+  static Result<std::unique_ptr<KernelView>> open(MemoryReader &memory, const std::string &program,
+                                                  std::uint64_t base, std::string &why);
+  virtual ~KernelView() = default;
+
+  // Reads anew; call after each stop. The accessors give what the last refresh saw.
+  virtual Result<void> refresh() = 0;
+  virtual const std::vector<KernelThread> &threads() const = 0;
+  virtual const std::vector<VcpuState> &vcpus() const = 0;
+  virtual const KernelThread *find(std::int64_t tid) const = 0;
+  virtual unsigned damage() const = 0;
+
+  // The registers of a thread that is not on a vCPU, from its saved context. Inval while it runs.
+  virtual Result<Registers> saved_registers(const KernelThread &thread) = 0;
+  // The vCPU's own stack while a kernel thread runs on it.
+  virtual Result<Registers> idle_registers(const VcpuState &vcpu) = 0;
+
+  // Address of a function or object of the kernel's program by its ELF symbol; 0: none.
+  virtual std::uint64_t symbol(const std::string &name) const = 0;
+  virtual std::string system_call_name(std::uint64_t number) = 0;
+
+  // Who holds the big kernel lock: the host thread's id, 0 when it is free, nullopt when unknown.
+  virtual std::optional<std::int64_t> big_kernel_lock_owner() = 0;
+
+  // The words that the debugger changes while the kernel stands still. `stopped_ns` of host time have
+  // passed that the guest shall not see (core/sched/clock.cpp).
+  struct ClockPatch {
+    std::uint64_t address;
+    std::vector<std::byte> bytes;
+  };
+  virtual Result<std::vector<ClockPatch>> clock_patch(std::int64_t stopped_ns) = 0;
+};
+
+}  // namespace cowbird::debug
