@@ -26,10 +26,13 @@ class AgentExpression {
   static constexpr std::size_t kMaxStack = 64;
   static constexpr unsigned kMaxSteps = 100'000;
 
-  // Checks the whole code: known opcodes, operands inside, jumps to instruction starts. Inval.
+  // Checks the whole code: known opcodes, operands inside, jumps to instruction starts, no way off
+  // the end. Inval; OpNotSupp when it is right but does what only tracepoints and floating-point
+  // conditions need (gdb checks the condition of each stop itself: such a breakpoint always stops).
   static Result<AgentExpression> parse(std::span<const std::byte> code);
   // The value on top of the stack at `end`. Fault: memory or a register could not be read; Range:
-  // stack overflow or underflow, too many steps; Inval: division by zero.
+  // stack overflow or underflow, too many steps; Inval: division by zero. A caller takes an error
+  // for true, so that the person at gdb sees it.
   Result<std::uint64_t> evaluate(const AgentContext &context) const;
   std::span<const std::byte> code() const { return code_; }
   bool operator==(const AgentExpression &) const = default;
