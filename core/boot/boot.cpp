@@ -54,8 +54,19 @@ void watch_deadly_signals() {
   std::thread(wait_for_deadly_signal).detach();
 }
 
+// A machine that got a random name keeps it when it restarts: this variable of the environment
+// tells the process that we become.
+constexpr const char *kRestartName = "COWBIRD_RESTART_NAME";
+
+std::string name_from_restart() {
+  const char *name = ::getenv(kRestartName);
+  std::string found = name ? name : "";
+  ::unsetenv(kRestartName);
+  return found;
+}
+
 // The words of our own command line, to start again as we were started.
-[[noreturn]] void re_execute() {
+[[noreturn]] void re_execute(const std::string &random_name) {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::string words((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   std::vector<char *> argv;
@@ -66,6 +77,7 @@ void watch_deadly_signals() {
   const sigset_t set = deadly_set();
   ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
+  if (!random_name.empty()) ::setenv(kRestartName, random_name.c_str(), 1);
   ::execv("/proc/self/exe", argv.data());
   std::fprintf(stderr, "cowbird: cannot start again: %s\n", std::strerror(errno));
   ::_exit(kExitHostError);
@@ -86,6 +98,7 @@ bool Machine::start(std::string &error) {
                         errno_text(installed.error()));
     return false;
   }
+  if (!claim_instance(error)) return false;
   boot::at_emergency([](void *) { restore_host_terminals(); }, nullptr);
 
   // Before the first thread is made: a thread that has these signals unblocked would die of them at
@@ -126,6 +139,42 @@ bool Machine::start(std::string &error) {
   return true;
 }
 
+bool Machine::claim_instance(std::string &error) {
+  const MachineConfig &config = request_.config;
+  const std::string restarted = name_from_restart();
+  const bool named = !config.name.empty();
+  InstanceInfo info;
+  if (!request_.file.empty()) info["file"] = request_.file;
+  if (request_.run) info["run"] = fmt::format("{}", fmt::join(request_.run->argv, " "));
+  std::string why;
+  const auto root = instance_root(config.directory, why);
+  // A random name that is taken is a reason to think of another one.
+  constexpr int kAttempts = 4;
+  for (int i = 0; root && !instance_ && i < (named ? 1 : kAttempts); ++i) {
+    name_ = named ? config.name : i == 0 && !restarted.empty() ? restarted : random_machine_name();
+    instance_ = InstanceDirectory::claim(*root, name_, info, why);
+  }
+  if (name_.empty()) name_ = named ? config.name : random_machine_name();
+  if (instance_) {
+    instance_emergency_ = boot::at_emergency(InstanceDirectory::emergency_remove, instance_.get());
+    return true;
+  }
+  // A throw-away guest that nobody has given a place or a name does without.
+  if (request_.run && !named && config.directory.empty()) {
+    log_warn("The guest has no run-time directory and no management console. {}", why);
+    return true;
+  }
+  error = why;
+  return false;
+}
+
+void Machine::drop_instance() {
+  if (instance_) boot::cancel_emergency(instance_emergency_);
+  instance_.reset();
+}
+
+std::string Machine::random_name() const { return request_.config.name.empty() ? name_ : ""; }
+
 void Machine::end(int status, std::string error) {
   if (ending_) return;
   ending_ = true;
@@ -142,6 +191,7 @@ int Machine::wait() {
   platform_->shutdown();
   irq::stop();
   restore_host_terminals();
+  drop_instance();
   return status_;
 }
 
@@ -186,10 +236,11 @@ int boot_machine(const BootRequest &request, std::string &error) {
   auto *const machine = new Machine(request);
   if (!machine->start(error)) {
     restore_host_terminals();
+    machine->drop_instance();
     return kExitHostError;
   }
   const int status = machine->wait();
-  if (machine->wants_restart()) re_execute();
+  if (machine->wants_restart()) re_execute(machine->random_name());
   if (!machine->error().empty()) {
     error = machine->error();
     return status;

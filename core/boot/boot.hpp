@@ -22,6 +22,7 @@ struct RunCommand {
 struct BootRequest {
   MachineConfig config;
   std::optional<RunCommand> run;
+  std::string file;  // the machine file, absolute; empty without one
 };
 
 // Exit statuses of the program (design: 0 halt or power-off, 1 nothing was started, 3 panic).

@@ -67,7 +67,7 @@ int first_terminal(std::initializer_list<int> descriptors) {
 void Machine::bring_up() {
   const MachineConfig &config = request_.config;
   install_hooks();
-  uts_hostname() = config.name.empty() ? random_machine_name() : config.name;
+  uts_hostname() = name_;
   if (const auto started = console_log::start(config.log_level); !started) {
     fail(fmt::format("The kernel log has no host event: {}.", errno_text(started.error())));
     return;

@@ -9,6 +9,7 @@
 
 #include "boot/boot.hpp"
 #include "engine/platform.hpp"
+#include "instance/instance.hpp"
 #include "mm/phys_memory.hpp"
 #include "plugins/irq_host_events.hpp"
 #include "plugins/plugin_registry.hpp"
@@ -29,12 +30,20 @@ class Machine {
   // Waits for the end of the guest and gives the exit status; stops everything.
   int wait();
 
+  // The run-time directory goes; the last thing.
+  void drop_instance();
+
   // The end of the guest, told once; later calls are ignored. Any kernel thread; does not sleep.
   void end(int status, std::string error = {});
   bool wants_restart() const { return restart_; }
+  // What a machine without a name of its own was called, for its restart; else empty.
+  std::string random_name() const;
   const std::string &error() const { return error_; }
 
  private:
+  // Gives the machine its name and its run-time directory.
+  bool claim_instance(std::string &error);
+
   // The kernel thread that brings the guest up (boot/bring_up.cpp): each step returns false after
   // end().
   void bring_up();
@@ -59,6 +68,9 @@ class Machine {
   bool fail(std::string message);
 
   const BootRequest &request_;
+  std::string name_;
+  std::unique_ptr<InstanceDirectory> instance_;  // none under `run` where the host has no place
+  unsigned instance_emergency_ = 0;
   std::unique_ptr<PluginRegistry> plugins_;
   std::unique_ptr<PhysMemory> memory_;
   std::unique_ptr<Platform> platform_;

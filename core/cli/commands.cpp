@@ -64,7 +64,6 @@ std::vector<SetOption> set_options(const std::vector<std::string> &sets) {
 }
 
 int Commands::boot(BootRequest request) {
-  if (request.config.name.empty()) request.config.name = random_machine_name();
   std::string error;
   const int status = env_.boot(request, error);
   if (!error.empty()) print_error("cowbird", error);
@@ -78,7 +77,9 @@ int Commands::operator()(const BootArguments &arguments) {
     env_.err << "Nothing was started.\n";
     return kExitHostError;
   }
-  BootRequest request{std::move(*loaded.config), std::nullopt};
+  std::error_code ignored;
+  BootRequest request{std::move(*loaded.config), std::nullopt,
+                      std::filesystem::absolute(arguments.file, ignored).lexically_normal()};
   auto &args = request.config.args;
   args.insert(args.end(), arguments.init_args.begin(), arguments.init_args.end());
   return boot(std::move(request));
@@ -172,7 +173,8 @@ int Commands::operator()(const RunArguments &arguments) {
     loaded.config->log_level = loaded.config->strace ? LogLevel::Info : LogLevel::Err;
   }
   return boot({std::move(*loaded.config),
-               RunCommand{arguments.command, guest_environment(arguments.env), arguments.workdir}});
+               RunCommand{arguments.command, guest_environment(arguments.env), arguments.workdir},
+               {}});
 }
 
 int Commands::operator()(const CheckArguments &arguments) {

@@ -47,6 +47,7 @@ std::string describe_device(const DeviceConfig &device) {
 
 std::string describe_machine(const MachineConfig &config) {
   auto text = line("name", config.name.empty() ? "(random)" : config.name);
+  if (!config.directory.empty()) text += line("directory", config.directory);
   text += line("memory", format_size(config.memory));
   text += line("vcpus", std::to_string(config.vcpus));
   text += line("root", describe_root(config.root));

@@ -47,7 +47,8 @@ struct MountConfig {
 };
 
 struct MachineConfig {
-  std::string name;  // empty: random_machine_name() gives one when the machine starts
+  std::string name;       // empty: random_machine_name() gives one when the machine starts
+  std::string directory;  // where its run-time directory is made; empty: see instance/instance.hpp
   std::uint64_t memory = 128 * kMiB;  // a multiple of the page size
   std::uint32_t vcpus = 1;
   std::optional<std::string> init;      // absent: the first of /init /sbin/init /bin/sh

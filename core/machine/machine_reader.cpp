@@ -18,7 +18,7 @@ namespace {
 constexpr std::size_t kMaxArguments = 256;
 constexpr std::size_t kMaxPluginFolders = 64;
 constexpr std::size_t kMaxMounts = 64;
-constexpr std::size_t kMaxNameLength = 64;  // HOST_NAME_MAX
+constexpr std::size_t kMaxNameLength = 63;  // of UML's umid
 std::vector<std::string> section_names() {
   std::vector<std::string> names;
   for (const auto &section : machine_file_schema()) names.emplace_back(section.name);
@@ -133,6 +133,12 @@ void MachineReader::read_machine(SectionReader &section) {
                                           *name, kMaxNameLength));
     }
     config_.name = std::move(*name);
+  }
+  if (const auto directory = section.text("directory")) {
+    if (directory->empty()) {
+      section.problem("directory", "\"directory\" is empty, but must be a path on the host.");
+    }
+    config_.directory = resolve(*section.node("directory"), *directory);
   }
   if (const auto memory = section.size("memory", kMinMemory, kMaxMemory)) {
     if (!page_aligned(*memory)) {

@@ -10,7 +10,11 @@ namespace {
 
 constexpr KeyDoc kMachineKeys[] = {
     {"name", "text", "random",
-     "Name of the guest and its host name: up to 64 letters, digits, `-`, `_` and `.`."},
+     "Name of the guest, its host name and its run-time directory: up to 63 letters, digits, `-`, "
+     "`_` and `.`. Two guests of one name do not run at once."},
+    {"directory", "text", "`COWBIRD_DIR`, else `~/.uml`",
+     "Where the run-time directories of guests are, by which `cowbird mconsole` and other programs "
+     "find them; made when it is not there."},
     {"memory", "size", "`\"128M\"`", "Physical memory, 16M to 1T, in whole pages of 4K."},
     {"vcpus", "integer", "`1`", "Processors of the guest, 1 to 64; each is a host thread."},
     {"init", "text", "none",

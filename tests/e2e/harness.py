@@ -141,6 +141,9 @@ def main():
     if names == ["--list"]:
         print("\n".join(function.__name__ for function in _tests))
         return
+    # Guests of tests that run at the same time must not meet.
+    own = tempfile.TemporaryDirectory(prefix="cowbird-e2e-")
+    os.environ["COWBIRD_DIR"] = own.name
     chosen = [f for f in _tests if not names or any(name in f.__name__ for name in names)]
     failures = 0
     for number, function in enumerate(chosen, 1):

@@ -183,7 +183,7 @@ TEST_CASE("values out of range") {
   CHECK(errors_of("[machine]\nvcpus = 0\nmemory = \"1M\"\nname = \"a b\"\ninit = \"sh\"\n") ==
         "m.toml:2:9: \"vcpus\" is 0, but must be from 1 to 64.\n"
         "m.toml:3:10: \"memory\" is 1M, but must be from 16M to 1T.\n"
-        "m.toml:4:8: \"a b\" is no name for a machine: it must be 1 to 64 letters, digits, '-', "
+        "m.toml:4:8: \"a b\" is no name for a machine: it must be 1 to 63 letters, digits, '-', "
         "'_' and '.', and begin with a letter, a digit or '_'.\n"
         "m.toml:5:8: \"init\" is \"sh\", but must be an absolute path in the guest, such as "
         "\"/sbin/init\".\n");
