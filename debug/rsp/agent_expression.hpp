@@ -1,6 +1,7 @@
-// Agent expressions: the bytecode in which gdb sends conditions of breakpoints (GDB manual, appendix
-// "The GDB Agent Expression Mechanism"), so that a condition that is false costs no packet. The bytes
-// are gdb's: a hostile expression ends in an error, never in a loop without end or an overflow.
+// Agent expressions: the bytecode in which gdb sends conditions of breakpoints (GDB manual,
+// appendix "The GDB Agent Expression Mechanism"), so that a condition that is false costs no
+// packet. The bytes are gdb's: a hostile expression ends in an error, never in a loop without end
+// or an overflow.
 #pragma once
 
 #include <cstddef>

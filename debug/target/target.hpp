@@ -8,8 +8,8 @@
 // Result<T>; `last_words()` has the sentence for people.
 //
 // Processes and threads have gdb's numbers. The guest kernel is the process kKernelPid, its threads
-// are kernel threads (tid = Thread::id() + 1) and host threads (tid = kHostTidBase + host tid). Guest
-// processes have their guest pids, their threads guest tids.
+// are kernel threads (tid = Thread::id() + 1) and host threads (tid = kHostTidBase + host tid).
+// Guest processes have their guest pids, their threads guest tids.
 #pragma once
 
 #include <array>
@@ -42,8 +42,34 @@ inline constexpr std::int64_t kAll = -1;  // as pid or tid: all of them
 
 // The general registers in the order of Linux's user_regs_struct is not gdb's: these are named.
 enum class Reg : std::uint8_t {
-  Rax, Rbx, Rcx, Rdx, Rsi, Rdi, Rbp, Rsp, R8, R9, R10, R11, R12, R13, R14, R15,
-  Rip, Eflags, Cs, Ss, Ds, Es, Fs, Gs, FsBase, GsBase, OrigRax, Count,
+  Rax,
+  Rbx,
+  Rcx,
+  Rdx,
+  Rsi,
+  Rdi,
+  Rbp,
+  Rsp,
+  R8,
+  R9,
+  R10,
+  R11,
+  R12,
+  R13,
+  R14,
+  R15,
+  Rip,
+  Eflags,
+  Cs,
+  Ss,
+  Ds,
+  Es,
+  Fs,
+  Gs,
+  FsBase,
+  GsBase,
+  OrigRax,
+  Count,
 };
 inline constexpr std::size_t kRegCount = static_cast<std::size_t>(Reg::Count);
 
@@ -53,6 +79,8 @@ struct Registers {
   std::uint32_t known = 0;  // bit by Reg
   // XSAVE area in the standard form (SDM vol. 1, 13.4), or empty: unknown.
   std::vector<std::byte> xstate;
+  // The values of Target::kernel_registers(), in that order; may be shorter.
+  std::vector<std::optional<std::uint64_t>> kernel;
 
   std::uint64_t get(Reg r) const { return value[static_cast<std::size_t>(r)]; }
   bool has(Reg r) const { return (known >> static_cast<unsigned>(r)) & 1; }
@@ -69,23 +97,32 @@ struct ThreadInfo {
   int core = -1;       // the vCPU it runs on
 };
 
+// Stop: a thread that stays as it is although a later action of the list would match it; the
+// session has called interrupt() for it.
 enum class ResumeKind : std::uint8_t { Continue, Step, StepRange, Stop };
 struct ResumeAction {
   ThreadId thread;  // may hold kAll; the first action that matches a thread counts
   ResumeKind kind = ResumeKind::Continue;
-  int signal = 0;                            // host signal number to deliver, 0: none
+  int signal = 0;                               // host signal number to deliver, 0: none
   std::uint64_t range_low = 0, range_high = 0;  // StepRange: step while rip is in [low, high)
 };
 
 enum class StopReason : std::uint8_t {
-  Signal,           // `signal`
-  SoftBreakpoint,   // swbreak
-  HardBreakpoint,   // hwbreak
-  Watch, ReadWatch, AccessWatch,  // `address`
+  Signal,          // `signal`
+  SoftBreakpoint,  // swbreak
+  HardBreakpoint,  // hwbreak
+  Watch,
+  ReadWatch,
+  AccessWatch,  // `address`
   StepDone,
-  SyscallEntry, SyscallReturn,  // `number`
-  Fork, Vfork, VforkDone, Exec,  // `child` / `path`
-  ThreadCreated, ThreadExited,   // only when asked for (QThreadEvents)
+  SyscallEntry,
+  SyscallReturn,  // `number`
+  Fork,
+  Vfork,
+  VforkDone,
+  Exec,  // `child` / `path`
+  ThreadCreated,
+  ThreadExited,   // only when asked for (QThreadEvents)
   ProcessExited,  // `number` is the status
   ProcessKilled,  // `signal`
   LibrariesChanged,
@@ -149,7 +186,8 @@ class Target {
   virtual ~Target() = default;
 
   // --- life. The target of a session stands still from attach() until the first resume().
-  // Stops the guest and makes its kernel the first process. Fails with Perm, Busy (another debugger)...
+  // Stops the guest and makes its kernel the first process. Fails with Perm, Busy (another
+  // debugger)...
   virtual Result<void> attach() = 0;
   // gdb has gone or detaches: breakpoints are taken out, everything runs on. Also after errors.
   virtual void detach_all() = 0;
@@ -168,10 +206,14 @@ class Target {
   // The thread that a plain `?` stop names.
   virtual ThreadId current_thread() = 0;
 
+  // Names of further 64-bit registers, the same for the whole session ("curtask"): gdb has them as
+  // $curtask. They cannot be set.
+  virtual std::vector<std::string> kernel_registers() { return {}; }
   virtual Result<Registers> read_registers(ThreadId id) = 0;
   // Writes the known ones. OpNotSupp for a register that a sleeping kernel thread has not saved.
   virtual Result<void> write_registers(ThreadId id, const Registers &registers) = 0;
-  // Bytes done from the front; Fault when none.
+  // Bytes done from the front; Fault when none. Reads show what is under software breakpoints, and
+  // writes go there.
   virtual Result<std::size_t> read_memory(std::int64_t pid, std::uint64_t address,
                                           std::span<std::byte> out) = 0;
   virtual Result<std::size_t> write_memory(std::int64_t pid, std::uint64_t address,
