@@ -151,9 +151,9 @@ bool Machine::set_up_consoles() {
       main_console_ = tty;
     }
   } else {
-    for (const DeviceConfig &device : request_.config.consoles) {
-      Tty *const tty =
-          make_console_device(device.name, device.unit, device.plugin, device.config, device.where);
+    for (const LineConfig &device : request_.config.consoles) {
+      Tty *const tty = make_console_device(device.name, device.unit, device.input.plugin,
+                                           device.input.config, device.where);
       if (!tty) return false;
       if (device.unit == 0) main_console_ = tty;
     }

@@ -34,12 +34,19 @@ std::string describe_init(const MachineConfig &config) {
   return text;
 }
 
-std::string describe_device(const DeviceConfig &device) {
-  std::string text = device.plugin + ":";
+std::string describe_device(const PluginSetting &device) {
+  std::string text = device.plugin;
+  if (!device.config.values.empty()) text += ":";
   for (const auto &[key, value] : device.config.values) {
     text += fmt::format(" {}=", key);
     std::visit([&](const auto &v) { text += fmt::format("{}", v); }, value);
   }
+  return text;
+}
+
+std::string describe_line(const LineSetting &setting) {
+  auto text = describe_device(setting.input);
+  if (setting.output) text += ", output to " + describe_device(*setting.output);
   return text;
 }
 
@@ -55,7 +62,8 @@ std::string describe_machine(const MachineConfig &config) {
   text += line("log level", kLogLevelNames[static_cast<std::size_t>(config.log_level)]);
   if (config.strace) text += line("strace", "on");
   for (const auto &device : config.blocks) text += line(device.name, describe_device(device));
-  for (const auto &device : config.consoles) text += line(device.name, describe_device(device));
+  for (const auto &device : config.consoles) text += line(device.name, describe_line(device));
+  for (const auto &device : config.serials) text += line(device.name, describe_line(device));
   for (const auto &mount : config.mounts) {
     text += line("mount", fmt::format("{} on {}, {}", mount.host, mount.guest,
                                       mount.read_only ? "read-only" : "read-write"));

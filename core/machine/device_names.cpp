@@ -32,9 +32,20 @@ std::optional<std::uint32_t> block_unit(std::string_view name) {
   return parse_unit(name, kMaxBlockUnits);
 }
 
+std::optional<std::uint32_t> line_unit(std::string_view digits) {
+  return parse_unit(digits, kMaxLines);
+}
+
 std::optional<std::uint32_t> console_unit(std::string_view name) {
+  if (name == "con*") return kEveryLine;
   if (!name.starts_with("con")) return std::nullopt;
-  return parse_unit(name.substr(3), kMaxConsoles);
+  return line_unit(name.substr(3));
+}
+
+std::optional<std::uint32_t> serial_unit(std::string_view name) {
+  if (name == "ssl*") return kEveryLine;
+  if (!name.starts_with("ssl")) return std::nullopt;
+  return line_unit(name.substr(3));
 }
 
 std::string random_machine_name() {

@@ -10,7 +10,11 @@ namespace cowbird {
 
 // "ubd0" and "ubda": 0; empty when `name` is no block device of a machine.
 std::optional<std::uint32_t> block_unit(std::string_view name);
-// "con3": 3.
+// "con3": 3; "con*": kEveryLine.
 std::optional<std::uint32_t> console_unit(std::string_view name);
+// "ssl3": 3; "ssl*": kEveryLine.
+std::optional<std::uint32_t> serial_unit(std::string_view name);
+// What stands behind the prefix of a line's name: "3".
+std::optional<std::uint32_t> line_unit(std::string_view digits);
 
 }  // namespace cowbird

@@ -1,4 +1,4 @@
-// The part of MachineReader that reads devices: [[block]], [[console]], [[net]].
+// The part of MachineReader that reads devices: [[block]], [[console]], [[serial]], [[net]].
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,16 +12,18 @@ namespace {
 
 constexpr std::size_t kMaxInterfaceName = 15;  // IFNAMSIZ - 1
 
-bool is_own_key(std::string_view key) { return key == "name" || key == "plugin"; }
-
 bool is_interface_name(std::string_view name) {
   return !name.empty() && name.size() <= kMaxInterfaceName && name != "." && name != ".." &&
          std::ranges::all_of(name,
                              [](char c) { return c > ' ' && c < 0x7f && c != '/' && c != ':'; });
 }
 
-std::vector<std::string> key_names(const PluginInfo &plugin) {
-  std::vector<std::string> names{"name", "plugin"};
+// The table behind the key `output_channel`.
+constexpr KeyDoc kOutputKeys[] = {{"plugin", "text", "", ""}};
+constexpr SectionDoc kOutputChannel{"output_channel", false, true, "", kOutputKeys};
+
+std::vector<std::string> key_names(const SectionReader &section, const PluginInfo &plugin) {
+  std::vector<std::string> names = section.own_keys();
   for (const auto &key : plugin.keys) names.push_back(key.name);
   return names;
 }
@@ -41,30 +43,95 @@ std::string_view expected_value(KeyType type) {
 
 }  // namespace
 
-void MachineReader::read_device(SectionReader &section, PluginKind kind,
-                                std::vector<DeviceConfig> &devices) {
+void MachineReader::read_block(SectionReader &section) {
   DeviceConfig device;
   device.where = problems_.where(section.table().source());
   if (auto name = section.required_text("name")) {
-    const auto unit = kind == PluginKind::Block ? block_unit(*name) : console_unit(*name);
-    if (unit) {
-      claim(fmt::format("{} {}", plugin_kind_name(kind), *unit), *name, *section.node("name"));
+    if (const auto unit = block_unit(*name)) {
+      claim(fmt::format("block {}", *unit), *name, *section.node("name"));
       device.unit = *unit;
     } else {
-      section.problem("name",
-                      fmt::format("\"{}\" is no name for a {}: {} are.", *name,
-                                  kind == PluginKind::Block ? "block device" : "console",
-                                  kind == PluginKind::Block ? "ubd0 to ubd25 (also ubda to ubdz)"
-                                                            : "con0 to con63"));
+      section.problem("name", fmt::format("\"{}\" is no name for a block device: ubd0 to ubd25 "
+                                          "(also ubda to ubdz) are.",
+                                          *name));
     }
     device.name = std::move(*name);
   }
-  const auto *plugin = find_plugin(section, kind, device.plugin);
-  if (!plugin) return;
-  if (auto config = read_options(section, *plugin)) {
-    device.config = std::move(*config);
-    devices.push_back(std::move(device));
+  auto setting = read_plugin(section, PluginKind::Block);
+  if (!setting) return;
+  static_cast<PluginSetting &>(device) = std::move(*setting);
+  config_.blocks.push_back(std::move(device));
+}
+
+void MachineReader::read_line(SectionReader &section, std::vector<LineConfig> &lines) {
+  const bool serial = &lines == &config_.serials;
+  LineConfig line;
+  line.where = problems_.where(section.table().source());
+  if (auto name = section.required_text("name")) {
+    if (const auto unit = serial ? serial_unit(*name) : console_unit(*name)) {
+      claim("line " + *name, *name, *section.node("name"));
+      line.unit = *unit;
+    } else {
+      section.problem("name", fmt::format("\"{}\" is no name for a {}: {} are.", *name,
+                                          serial ? "serial line" : "console",
+                                          serial ? "ssl0, ssl1 and so on, or ssl* for all others"
+                                                 : "con0, con1 and so on, or con* for all others"));
+    }
+    line.name = std::move(*name);
   }
+  auto setting = read_channels(section);
+  if (!setting) return;
+  static_cast<LineSetting &>(line) = std::move(*setting);
+  lines.push_back(std::move(line));
+}
+
+std::optional<LineSetting> MachineReader::read_channels(SectionReader &section) {
+  LineSetting line;
+  auto input = read_plugin(section, PluginKind::Channel);
+  if (const auto *node = section.node("output_channel")) {
+    const auto *table = node->as_table();
+    if (!table) {
+      section.wrong_type("output_channel", "a table such as { plugin = \"xterm\" }");
+      return std::nullopt;
+    }
+    SectionReader output_section(problems_, kOutputChannel, *table);
+    line.output = read_plugin(output_section, PluginKind::Channel);
+    if (!line.output) return std::nullopt;
+  }
+  if (!input) return std::nullopt;
+  line.input = std::move(*input);
+  return line;
+}
+
+std::optional<PluginSetting> MachineReader::read_plugin(SectionReader &section, PluginKind kind) {
+  PluginSetting setting;
+  const bool none = kind == PluginKind::Channel && section.node("plugin") &&
+                    section.text("plugin") == std::string(kNoChannel);
+  if (none) {
+    setting.plugin = kNoChannel;
+    PluginInfo nothing;
+    nothing.name = kNoChannel;
+    nothing.kind = kind;
+    if (!read_options(section, nothing, setting)) return std::nullopt;
+    return setting;
+  }
+  const auto *plugin = find_plugin(section, kind, setting.plugin);
+  if (!plugin || !read_options(section, *plugin, setting)) return std::nullopt;
+  return setting;
+}
+
+std::optional<LineSetting> MachineReader::read_line_setting(const toml::table &table) {
+  SectionReader section(problems_, *find_section("console"), table);
+  if (section.node("name")) section.problem("name", "The name stands before the '=' already.");
+  auto setting = read_channels(section);
+  return problems_.any() ? std::nullopt : std::move(setting);
+}
+
+std::optional<PluginSetting> MachineReader::read_block_setting(const toml::table &table) {
+  SectionReader section(problems_, *find_section("block"), table);
+  if (section.node("name")) section.problem("name", "The name stands before the '=' already.");
+  auto setting = read_plugin(section, PluginKind::Block);
+  return problems_.any() ? std::nullopt : std::move(setting);
 }
 
 void MachineReader::read_net(SectionReader &section) {
@@ -80,7 +147,8 @@ void MachineReader::read_net(SectionReader &section) {
   std::string plugin_name;
   const auto *plugin = find_plugin(section, PluginKind::Transport, plugin_name);
   if (!plugin) return;
-  read_options(section, *plugin);
+  PluginSetting setting;
+  read_options(section, *plugin, setting);
   section.problem("plugin", "This version has no network: it can use no transport plugin.");
 }
 
@@ -97,20 +165,20 @@ const PluginInfo *MachineReader::find_plugin(SectionReader &section, PluginKind 
   return nullptr;
 }
 
-std::optional<PluginConfig> MachineReader::read_options(SectionReader &section,
-                                                        const PluginInfo &plugin) {
+bool MachineReader::read_options(SectionReader &section, const PluginInfo &plugin,
+                                 PluginSetting &setting) {
   bool good = true;
-  ConfigTable values;
+  ConfigTable &values = setting.options;
   for (const auto &[key, node] : section.table()) {
     const auto name = key.str();
-    if (is_own_key(name)) continue;
+    if (section.is_own_key(name)) continue;
     const auto *schema = plugin.find_key(name);
     std::optional<ConfigValue> value;
     if (schema) {
       value = read_option(section, *schema);
     } else {
       problems_.at(key.source(), fmt::format("Plugin \"{}\" has no key \"{}\"{}", plugin.name, name,
-                                             name_hint(name, key_names(plugin))));
+                                             name_hint(name, key_names(section, plugin))));
     }
     if (value) {
       values.emplace(name, std::move(*value));
@@ -126,7 +194,9 @@ std::optional<PluginConfig> MachineReader::read_options(SectionReader &section,
         if (section.node(key) && !values.contains(std::string(key))) return;
         section.problem(key, std::string(message));
       });
-  return good ? std::move(config) : std::nullopt;
+  if (!good) return false;
+  setting.config = std::move(*config);
+  return true;
 }
 
 std::optional<ConfigValue> MachineReader::read_option(SectionReader &section,
@@ -157,7 +227,11 @@ void MachineReader::add_default_console() {
     problems_.at_file(fmt::format("{}: {}", kWhere, text));
   });
   if (!config) return;
-  config_.consoles.push_back({"con0", 0, "fd", std::move(*config), std::string(kWhere)});
+  LineConfig line;
+  line.input = {"fd", values, std::move(*config)};
+  line.name = "con0";
+  line.where = kWhere;
+  config_.consoles.push_back(std::move(line));
 }
 
 }  // namespace cowbird

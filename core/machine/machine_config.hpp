@@ -17,15 +17,41 @@
 
 namespace cowbird {
 
-// One [[block]] or [[console]]: a plugin, which was found and can be loaded, and its configuration,
-// checked and complete. PluginRegistry::find() with the same search path gives the plugin again.
-struct DeviceConfig {
-  std::string name;        // as written: "ubd0" or "ubda", "con0"
-  std::uint32_t unit = 0;  // ubd0 and ubda: 0; con3: 3
-  std::string plugin;      // a name, or the absolute path of the plugin's file
-  PluginConfig config;
-  std::string where;  // "demo.toml:12:3", for errors that show only when the device is made
+// A plugin, which was found and can be loaded, and its configuration.
+// PluginRegistry::find() with the same search path gives the plugin again.
+struct PluginSetting {
+  std::string plugin;   // a name, or the absolute path of the plugin's file
+  ConfigTable options;  // as given; paths are absolute
+  PluginConfig config;  // checked and complete
 };
+
+// The host side of a console or serial line. The plugin kNoChannel is none: a line that has it on
+// both sides does not exist for the guest (ENODEV); on one side, nothing is read, or all output is
+// dropped.
+inline constexpr std::string_view kNoChannel = "none";
+struct LineSetting {
+  PluginSetting input;
+  std::optional<PluginSetting> output;  // absent: `input` is for both directions
+
+  bool none() const {
+    return input.plugin == kNoChannel && (!output || output->plugin == kNoChannel);
+  }
+};
+
+// One [[block]].
+struct DeviceConfig : PluginSetting {
+  std::string name;        // as written: "ubd0" or "ubda"
+  std::uint32_t unit = 0;  // ubd0 and ubda: 0
+  std::string where;       // "demo.toml:12:3", for errors that show only when the device is made
+};
+
+// One [[console]] or [[serial]].
+struct LineConfig : LineSetting {
+  std::string name;        // "con0", "ssl3", "con*"
+  std::uint32_t unit = 0;  // con3: 3; kEveryLine: the setting of all lines that have none
+  std::string where;
+};
+inline constexpr std::uint32_t kEveryLine = ~0u;
 
 enum class RootKind : std::uint8_t {
   EmbeddedInitramfs,  // the cpio that the build put into the program
@@ -56,17 +82,19 @@ struct MachineConfig {
   LogLevel log_level = LogLevel::Info;  // records of this level and more severe go to the console
   bool strace = false;  // every system call goes to the kernel log, in the manner of strace(1)
   RootConfig root;
-  std::vector<DeviceConfig> blocks;    // by unit
-  std::vector<DeviceConfig> consoles;  // by unit; never empty, the first is /dev/console
-  std::vector<MountConfig> mounts;     // in file order
+  std::vector<DeviceConfig> blocks;  // by unit
+  // By unit, kEveryLine last. The console of the kernel, /dev/console, is con0, or the first one.
+  std::vector<LineConfig> consoles;
+  std::vector<LineConfig> serials;
+  std::vector<MountConfig> mounts;                 // in file order
   std::vector<std::filesystem::path> plugin_path;  // for PluginRegistry::default_search_path()
 };
 
 inline constexpr std::uint64_t kMinMemory = 16 * kMiB;
 inline constexpr std::uint64_t kMaxMemory = 1024 * kGiB;
 inline constexpr std::uint32_t kMaxVcpus = 64;
-inline constexpr std::uint32_t kMaxBlockUnits = 26;  // ubda to ubdz
-inline constexpr std::uint32_t kMaxConsoles = 64;
+inline constexpr std::uint32_t kMaxBlockUnits = 26;   // ubda to ubdz
+inline constexpr std::uint32_t kMaxLines = 1u << 20;  // con0 ..., ssl0 ...: the minor numbers' end
 // By LogLevel.
 inline constexpr std::string_view kLogLevelNames[] = {"emerg",   "alert",  "crit", "err",
                                                       "warning", "notice", "info", "debug"};

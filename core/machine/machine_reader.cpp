@@ -112,15 +112,14 @@ void MachineReader::for_each_table(const toml::table &root, std::string_view nam
 }
 
 void MachineReader::read_devices(const toml::table &root) {
-  for_each_table(root, "block",
-                 [this](SectionReader &s) { read_device(s, PluginKind::Block, config_.blocks); });
-  for_each_table(root, "console", [this](SectionReader &s) {
-    read_device(s, PluginKind::Channel, config_.consoles);
-  });
+  for_each_table(root, "block", [this](SectionReader &s) { read_block(s); });
+  for_each_table(root, "console", [this](SectionReader &s) { read_line(s, config_.consoles); });
+  for_each_table(root, "serial", [this](SectionReader &s) { read_line(s, config_.serials); });
   for_each_table(root, "net", [this](SectionReader &s) { read_net(s); });
-  const auto by_unit = [](const DeviceConfig &a, const DeviceConfig &b) { return a.unit < b.unit; };
+  const auto by_unit = [](const auto &a, const auto &b) { return a.unit < b.unit; };
   std::ranges::sort(config_.blocks, by_unit);
   std::ranges::sort(config_.consoles, by_unit);
+  std::ranges::sort(config_.serials, by_unit);
   if (!root.contains("console")) add_default_console();
 }
 

@@ -27,6 +27,11 @@ class MachineReader {
   // Complete only when no problem was reported.
   MachineConfig read(const toml::table &root);
 
+  // One device's table without its name, as it is given at run time; nullopt when a problem was
+  // reported.
+  std::optional<LineSetting> read_line_setting(const toml::table &table);
+  std::optional<PluginSetting> read_block_setting(const toml::table &table);
+
  private:
   void check_top_level(const toml::table &root);
   // The tables of a section that are tables; what is not is reported.
@@ -45,11 +50,15 @@ class MachineReader {
   void read_plugin_path(SectionReader &section);
 
   void read_devices(const toml::table &root);
-  void read_device(SectionReader &section, PluginKind kind, std::vector<DeviceConfig> &devices);
+  void read_block(SectionReader &section);
+  void read_line(SectionReader &section, std::vector<LineConfig> &lines);
+  std::optional<LineSetting> read_channels(SectionReader &section);
+  // The keys `plugin` and the plugin's own; the section's other keys are left out.
+  std::optional<PluginSetting> read_plugin(SectionReader &section, PluginKind kind);
   void read_net(SectionReader &section);
   void add_default_console();
   const PluginInfo *find_plugin(SectionReader &section, PluginKind kind, std::string &name);
-  std::optional<PluginConfig> read_options(SectionReader &section, const PluginInfo &plugin);
+  bool read_options(SectionReader &section, const PluginInfo &plugin, PluginSetting &setting);
   std::optional<ConfigValue> read_option(SectionReader &section, const KeySchema &key);
   // True the first time; else reports that the name is used twice.
   bool claim(const std::string &identity, const std::string &shown, const toml::node &node);

@@ -32,4 +32,20 @@ class RegistryCatalog final : public PluginCatalog {
   std::unique_ptr<PluginRegistry> registry_;
 };
 
+// Over the registry of a running kernel, whose path is settled.
+class SharedCatalog final : public PluginCatalog {
+ public:
+  explicit SharedCatalog(PluginRegistry &registry) : registry_(registry) {}
+  void use_path(const std::vector<std::filesystem::path> &) override {}
+  const PluginInfo *find(PluginKind kind, std::string_view name, PluginError &error) override {
+    return registry_.find(kind, name, error);
+  }
+  bool load(const PluginInfo &plugin, PluginError &error) override {
+    return registry_.load(plugin, error);
+  }
+
+ private:
+  PluginRegistry &registry_;
+};
+
 }  // namespace cowbird

@@ -41,9 +41,28 @@ constexpr KeyDoc kBlockKeys[] = {
     {"plugin", "text", "", "Name of a block backend, or the path of its file (with a `/`)."},
 };
 
+constexpr KeyDoc kLinePlugin = {
+    "plugin", "text", "",
+    "Name of a channel, or the path of its file (with a `/`). `none`: the guest cannot open it."};
+constexpr KeyDoc kLineOutput = {
+    "output_channel", "table", "the same channel",
+    "Another channel for output, such as `{ plugin = \"xterm\" }`; the table's own plugin is for "
+    "input only then."};
+
 constexpr KeyDoc kConsoleKeys[] = {
-    {"name", "text", "", "`con0` to `con63`. The first console is `/dev/console`."},
-    {"plugin", "text", "", "Name of a channel, or the path of its file (with a `/`)."},
+    {"name", "text", "",
+     "`con0`, `con1` and so on, in the guest `/dev/tty0`, `/dev/tty1`; or `con*`, the setting of "
+     "all consoles that have none of their own. `con0`, or else the first one, is `/dev/console`."},
+    kLinePlugin,
+    kLineOutput,
+};
+
+constexpr KeyDoc kSerialKeys[] = {
+    {"name", "text", "",
+     "`ssl0`, `ssl1` and so on, in the guest `/dev/ttyS0`, `/dev/ttyS1`; or `ssl*`, the setting of "
+     "all serial lines that have none of their own."},
+    kLinePlugin,
+    kLineOutput,
 };
 
 constexpr KeyDoc kNetKeys[] = {
@@ -77,6 +96,8 @@ constexpr SectionDoc kSections[] = {
      "A console. Without this table, `con0` is on the caller's terminal: plugin `fd`, input 0, "
      "output 1.",
      kConsoleKeys},
+    {"serial", true, true,
+     "A serial line: a console by another name. There is none without this table.", kSerialKeys},
     {"net", true, true,
      "A network interface. This version has no network and no transport plugins; the table is "
      "checked and refused.",

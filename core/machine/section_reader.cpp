@@ -54,6 +54,8 @@ SectionReader::SectionReader(Problems &problems, const SectionDoc &section,
   }
 }
 
+std::vector<std::string> SectionReader::own_keys() const { return key_names(section_); }
+
 std::optional<std::string> SectionReader::text(std::string_view key) {
   const auto *value = node(key);
   if (!value) return std::nullopt;

@@ -25,6 +25,9 @@ class SectionReader {
   const toml::node *node(std::string_view key) const { return table_.get(key); }
   const toml::table &table() const { return table_; }
   std::string title() const { return section_.title(); }
+  // The keys that are not a plugin's.
+  bool is_own_key(std::string_view key) const { return section_.find(key) != nullptr; }
+  std::vector<std::string> own_keys() const;
 
   // Texts hold no NUL bytes, since all of them become C strings somewhere.
   std::optional<std::string> text(std::string_view key);

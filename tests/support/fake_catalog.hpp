@@ -1,6 +1,6 @@
-// A PluginCatalog of three invented plugins, for tests and the fuzz target of machine files:
-// channel "fd", block backend "file", transport "wire", and the channel "broken", which is found
-// but cannot be loaded.
+// A PluginCatalog of invented plugins, for tests and the fuzz target of machine files: channels
+// "fd", "null", "pts", "port", "tty", block backend "file", transport "wire", and the channel
+// "broken", which is found but cannot be loaded.
 #pragma once
 
 #include <fmt/format.h>
@@ -18,14 +18,18 @@ class FakeCatalog final : public PluginCatalog {
     fd.keys.push_back(integer_key("input", 0));
     fd.keys.push_back(integer_key("output", 1));
     auto &file = add(PluginKind::Block, "file");
-    file.keys.push_back({.name = "path",
-                         .type = KeyType::Path,
-                         .required = true,
-                         .default_text = {},
-                         .choices = {},
-                         .help = {}});
+    file.keys.push_back(required_key("path", KeyType::Path));
     file.keys.push_back(key("readonly", KeyType::Bool, "false"));
     file.keys.push_back(key("cache", KeyType::Size, "1M"));
+    file.keys.push_back(key("sync", KeyType::Bool, "false"));
+    file.keys.push_back(key("lock", KeyType::Bool, "true"));
+    file.keys.push_back(key("discard", KeyType::Bool, "true"));
+    add(PluginKind::Channel, "null");
+    add(PluginKind::Channel, "pts");
+    auto &port = add(PluginKind::Channel, "port");
+    port.keys.push_back(required_key("port", KeyType::Int));
+    port.keys.push_back(key("host", KeyType::String, "localhost"));
+    add(PluginKind::Channel, "tty").keys.push_back(required_key("path", KeyType::Path));
     add(PluginKind::Transport, "wire");
     add(PluginKind::Channel, "broken");
   }
@@ -57,9 +61,18 @@ class FakeCatalog final : public PluginCatalog {
             .choices = {},
             .help = {}};
   }
+  static KeySchema required_key(std::string name, KeyType type) {
+    return {.name = std::move(name),
+            .type = type,
+            .required = true,
+            .default_text = {},
+            .choices = {},
+            .help = {}};
+  }
   static KeySchema integer_key(std::string name, int default_value) {
     auto schema = key(std::move(name), KeyType::Int, std::to_string(default_value));
     schema.has_range = true;
+    schema.min = -1;
     schema.max = 1023;
     return schema;
   }

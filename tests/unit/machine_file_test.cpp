@@ -56,8 +56,8 @@ TEST_CASE("an empty machine file boots with the defaults") {
   CHECK(config.root.kind == RootKind::EmbeddedInitramfs);
   REQUIRE(config.consoles.size() == 1);
   CHECK(config.consoles[0].name == "con0");
-  CHECK(config.consoles[0].plugin == "fd");
-  CHECK(std::get<std::int64_t>(config.consoles[0].config.values.at("output")) == 1);
+  CHECK(config.consoles[0].input.plugin == "fd");
+  CHECK(std::get<std::int64_t>(config.consoles[0].input.config.values.at("output")) == 1);
 }
 
 TEST_CASE("all keys of a machine file") {
@@ -123,8 +123,8 @@ path = ["/usr"]
   const auto text = describe_machine(config);
   CHECK(text.find("memory     32M\n") != std::string::npos);
   CHECK(text.find("root       host directory /, read-only\n") != std::string::npos);
-  CHECK(text.find("ubda       file: cache=2097152 path=/a.img readonly=true\n") !=
-        std::string::npos);
+  CHECK(text.find("ubda       file: cache=2097152 discard=true lock=true path=/a.img "
+                  "readonly=true sync=false\n") != std::string::npos);
 }
 
 TEST_CASE("sizes") {
@@ -235,7 +235,8 @@ TEST_CASE("devices") {
         "m.toml:2:8: \"ubd26\" is no name for a block device: ubd0 to ubd25 (also ubda to ubdz) "
         "are.\n");
   CHECK(errors_of("[[console]]\nname = \"con01\"\nplugin = \"fd\"\n") ==
-        "m.toml:2:8: \"con01\" is no name for a console: con0 to con63 are.\n");
+        "m.toml:2:8: \"con01\" is no name for a console: con0, con1 and so on, or con* for all "
+        "others are.\n");
   CHECK(errors_of("[[block]]\nname = \"ubd0\"\nplugin = \"nosuch\"\n") ==
         "m.toml:3:10: There is no block backend plugin \"nosuch\".\n");
   CHECK(errors_of("[[console]]\nname = \"con0\"\nplugin = \"broken\"\n") ==
@@ -297,7 +298,7 @@ TEST_CASE("errors come in the order of the file") {
         "m.toml:5:10: There is no transport plugin \"tap\".\n"
         "m.toml:7:9: \"vcpus\" is 99, but must be from 1 to 64.\n"
         "m.toml:8:2: There is no table \"aaa\" in a machine file; known are machine, root, block, "
-        "console, net, mount, debug, plugins.\n");
+        "console, serial, net, mount, debug, plugins.\n");
 }
 
 TEST_CASE("--set changes the description") {

@@ -8,6 +8,8 @@
  * channel_notify with READABLE (or WRITABLE) as soon as a further call would make progress. More
  * notices than owed do no harm.
  *
+ * In UML's syntax of settings ("port:9000") the argument is the value of the plugin's first key.
+ *
  * General rules (threads, errors, growth): <cowbird/plugin.h>.
  */
 #ifndef COWBIRD_CHANNEL_H
@@ -68,7 +70,9 @@ struct cowbird_channel_ops {
    * untouched (which is the state after `open`); raw == 0: as it was before `open`. -ENOTTY when it
    * is no terminal. */
   int (*set_raw)(void *self, int raw);
-  /* May be null: the plugin's name is shown. */
+  /* May be null: the plugin's name is shown. A channel that knows more while it is open than its
+   * configuration says begins with "NAME:", the plugin's name: "pts:/dev/pts/9". The management
+   * console answers that in place of the configuration. */
   cowbird_describe describe;
   /* May be null. Puts host state that outlives the process (terminal modes, O_NONBLOCK) back, from
    * a crash handler: called at any moment from the call of `open` until `close` returns, on any
