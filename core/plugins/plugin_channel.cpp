@@ -49,8 +49,11 @@ class PluginChannel final : public Channel, private DeviceClient {
     if (status < 0) {
       guard_.disarm();
       const Errno error = errno_from_host(-status);
-      log_err("{}: cannot be opened: {}", device_->name,
-              device_->error_text.empty() ? std::string(errno_text(error)) : device_->error_text);
+      // A device that is not there, on purpose: no fault to speak of.
+      if (error != Errno::NoDev || !device_->error_text.empty()) {
+        log_err("{}: cannot be opened: {}", device_->name,
+                device_->error_text.empty() ? std::string(errno_text(error)) : device_->error_text);
+      }
       return Err(error);
     }
     listener_ = std::move(listener);

@@ -23,6 +23,9 @@ class PollHostEvents final : public HostEvents {
 
   Result<std::unique_ptr<Watch>> add_fd(std::string, int fd, std::uint32_t events,
                                         std::function<void(std::uint32_t)> callback) override {
+    for (const Entry &entry : watches_) {
+      if (entry.fd == fd && !entry.dead) return Err(Errno::Exist);
+    }
     auto watch = std::make_unique<FdWatch>(*this);
     watch->entry = watches_.insert(watches_.end(), {fd, events, std::move(callback), false});
     return std::unique_ptr<Watch>(std::move(watch));

@@ -1,17 +1,18 @@
 // The channel `fd`: a console on file descriptors that the program inherited, mostly the caller's
 // terminal.
 #include <fcntl.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <climits>
 #include <cowbird/channel.hpp>
 
+#include "common/readiness.hpp"
+#include "common/terminal.hpp"
+#include "common/window_watch.hpp"
 #include "endpoint.hpp"
-#include "terminal.hpp"
 
 namespace {
 
+using channels::Readiness;
 using cowbird::sdk::Channel;
 using cowbird::sdk::Config;
 using cowbird::sdk::Host;
@@ -44,24 +45,34 @@ class FdChannel final : public Channel {
  private:
   void close_all() noexcept;
   void watch_terminal();
-  // Owes the host one notice; -EAGAIN, or the error when the descriptor cannot be watched.
-  std::int64_t wait_for(Watch &watch, int fd, std::uint32_t event, std::uint32_t notice);
+  // Owes the host a notice when the event comes; -EAGAIN, or the error when the descriptor cannot
+  // be watched.
+  static std::int64_t owe(Readiness &readiness, std::uint32_t event) {
+    return readiness.want(event) == 0 ? -EAGAIN : -EIO;
+  }
 
   const int input_fd_;
   const int output_fd_;
   Endpoint input_;
   Endpoint output_;
-  Terminal terminal_;
-  Watch input_watch_;
-  Watch output_watch_;
+  channels::Terminal terminal_;
+  Readiness input_ready_{host()};
+  Readiness output_ready_{host()};
   Watch window_watch_;
   Watch continued_watch_;
 };
 
 void FdChannel::open() {
   try {
-    if (input_fd_ >= 0) input_.open(input_fd_, O_RDONLY);
-    if (output_fd_ >= 0) output_.open(output_fd_, O_WRONLY);
+    if (input_fd_ >= 0) {
+      input_.open(input_fd_, O_RDONLY);
+      input_ready_.attach(input_.fd(), [this](std::uint32_t) { notify(COWBIRD_CHANNEL_READABLE); });
+    }
+    if (output_fd_ >= 0) {
+      output_.open(output_fd_, O_WRONLY);
+      output_ready_.attach(output_.fd(),
+                           [this](std::uint32_t) { notify(COWBIRD_CHANNEL_WRITABLE); });
+    }
     if (input_.is_terminal()) {
       terminal_.open(input_.fd());
       if (const int status = terminal_.set_raw(true); status != 0) {
@@ -90,8 +101,8 @@ void FdChannel::watch_terminal() {
 }
 
 void FdChannel::close_all() noexcept {
-  input_watch_.reset();
-  output_watch_.reset();
+  input_ready_.detach();
+  output_ready_.detach();
   window_watch_.reset();
   continued_watch_.reset();
   terminal_.close();
@@ -99,22 +110,10 @@ void FdChannel::close_all() noexcept {
   input_.close();
 }
 
-std::int64_t FdChannel::wait_for(Watch &watch, int fd, std::uint32_t event, std::uint32_t notice) {
-  if (watch) return -EAGAIN;
-  // Watched for one event only: a hang-up that nobody reads would be reported again and again.
-  const int status = host().watch_fd(watch, fd, event, [this, &watch, notice](std::uint32_t) {
-    watch.reset();
-    notify(notice);
-  });
-  return status == 0 ? -EAGAIN : -EIO;
-}
-
 std::int64_t FdChannel::read(std::span<std::byte> buffer) {
   if (!input_.is_open()) return -EAGAIN;  // no input: silence
   const std::int64_t n = input_.read(buffer);
-  if (n == -EAGAIN) {
-    return wait_for(input_watch_, input_.fd(), COWBIRD_WATCH_READABLE, COWBIRD_CHANNEL_READABLE);
-  }
+  if (n == -EAGAIN) return owe(input_ready_, COWBIRD_WATCH_READABLE);
   // A raw terminal gives no end of file but this: its other side has gone.
   if (input_.is_terminal() && (n == 0 || n == -EIO)) {
     notify(COWBIRD_CHANNEL_HANGUP);
@@ -126,32 +125,21 @@ std::int64_t FdChannel::read(std::span<std::byte> buffer) {
 std::int64_t FdChannel::write(std::span<const std::byte> data) {
   if (!output_.is_open()) return static_cast<std::int64_t>(data.size());  // no output: dropped
   const std::int64_t n = output_.write(data);
-  if (n != -EAGAIN) return n;
-  return wait_for(output_watch_, output_.fd(), COWBIRD_WATCH_WRITABLE, COWBIRD_CHANNEL_WRITABLE);
+  return n == -EAGAIN ? owe(output_ready_, COWBIRD_WATCH_WRITABLE) : n;
 }
 
 std::optional<cowbird_window> FdChannel::window() {
   for (const int fd : {output_fd_, input_fd_}) {
-    winsize size;
-    if (fd >= 0 && ioctl(fd, TIOCGWINSZ, &size) == 0) {
-      return cowbird_window{size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel};
-    }
+    if (const auto window = channels::terminal_window(fd)) return window;
   }
   return std::nullopt;
 }
 
-std::string describe_descriptor(int fd) {
-  if (fd < 0) return "nothing";
-  char name[256];
-  if (ttyname_r(fd, name, sizeof name) == 0) {
-    return "descriptor " + std::to_string(fd) + " (terminal " + name + ")";
-  }
-  return "descriptor " + std::to_string(fd);
-}
+std::string describe_descriptor(int fd) { return fd < 0 ? "none" : "fd:" + std::to_string(fd); }
 
 std::string FdChannel::describe() {
-  return "input from " + describe_descriptor(input_fd_) + ", output to " +
-         describe_descriptor(output_fd_);
+  const std::string input = describe_descriptor(input_fd_);
+  return input_fd_ == output_fd_ ? input : input + "," + describe_descriptor(output_fd_);
 }
 
 constexpr cowbird_key kKeys[] = {

@@ -13,7 +13,7 @@ class NullChannel final : public cowbird::sdk::Channel {
   std::int64_t write(std::span<const std::byte> data) override {
     return static_cast<std::int64_t>(data.size());
   }
-  std::string describe() override { return "nothing (output is dropped)"; }
+  std::string describe() override { return "null"; }
 };
 
 }  // namespace

@@ -1,10 +1,12 @@
-#include "terminal.hpp"
+#include "common/terminal.hpp"
 
 #include <unistd.h>
 
 #include <cerrno>
 #include <cowbird/plugin.hpp>
 #include <csignal>
+
+namespace channels {
 
 namespace {
 
@@ -68,3 +70,5 @@ void Terminal::close() noexcept {
   fd_ = -1;
   raw_ = false;
 }
+
+}  // namespace channels

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <optional>
 
+namespace channels {
+
 class Terminal {
  public:
   Terminal() = default;
@@ -33,3 +35,5 @@ class Terminal {
   bool raw_ = false;
   std::atomic<int> changed_fd_{-1};  // the terminal, once its modes may differ from before_
 };
+
+}  // namespace channels

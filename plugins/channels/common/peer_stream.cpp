@@ -1,0 +1,160 @@
+#include "common/peer_stream.hpp"
+
+#include <unistd.h>
+
+#include <array>
+
+namespace channels {
+
+namespace {
+
+// Bytes, 0 at the end, -EAGAIN. A terminal whose other side is closed says EIO, a socket
+// ECONNRESET: the end too.
+std::int64_t read_some(int fd, std::span<std::byte> buffer) {
+  for (;;) {
+    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    if (n >= 0) return n;
+    if (errno == EAGAIN) return -EAGAIN;
+    if (errno != EINTR) return 0;
+  }
+}
+
+// Bytes, -EAGAIN, or -EPIPE when the peer takes nothing any more. SIGPIPE is ignored by the host.
+std::int64_t write_some(int fd, const void *data, std::size_t size) {
+  for (;;) {
+    const ssize_t n = ::write(fd, data, size);
+    if (n > 0) return n;
+    if (n < 0 && errno == EINTR) continue;
+    return n < 0 && errno == EAGAIN ? -EAGAIN : -EPIPE;
+  }
+}
+
+std::span<const std::byte> bytes_of(const std::string &text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+}  // namespace
+
+void PeerStream::connect(int fd, Codec *codec) {
+  fd_ = fd;
+  codec_ = codec;
+  ended_ = broken_ = false;
+  decoded_.clear();
+  unsent_.clear();
+  const std::string waiting = backlog_.take();
+  if (codec_) {
+    codec_->start(unsent_);
+    codec_->encode(bytes_of(waiting), unsent_);
+  } else {
+    unsent_ = waiting;
+  }
+  readiness_.attach(fd, [this](std::uint32_t events) { on_ready(events); });
+  // The guest may not be reading; that the peer goes must be seen all the same.
+  readiness_.want(flush() ? 0 : COWBIRD_WATCH_WRITABLE);
+  notify(COWBIRD_CHANNEL_CONNECTED | COWBIRD_CHANNEL_READABLE | COWBIRD_CHANNEL_WRITABLE);
+}
+
+void PeerStream::stop() noexcept {
+  if (fd_ >= 0) flush();
+  readiness_.detach();
+  fd_ = -1;
+  ended_ = false;
+  backlog_.clear();
+  decoded_.clear();
+  unsent_.clear();
+}
+
+void PeerStream::on_ready(std::uint32_t events) {
+  std::uint32_t notice = events & COWBIRD_WATCH_READABLE ? COWBIRD_CHANNEL_READABLE : 0;
+  if (events & COWBIRD_WATCH_WRITABLE) {
+    if (flush()) {
+      notice |= COWBIRD_CHANNEL_WRITABLE;
+    } else {
+      readiness_.want(COWBIRD_WATCH_WRITABLE);
+    }
+    // Reading waited for that: see read_decoded.
+    if (codec_) notice |= COWBIRD_CHANNEL_READABLE;
+  }
+  if (notice) notify(notice);
+}
+
+bool PeerStream::flush() {
+  std::size_t sent = 0;
+  while (sent < unsent_.size() && !broken_) {
+    const std::int64_t n = write_some(fd_, unsent_.data() + sent, unsent_.size() - sent);
+    if (n == -EAGAIN) break;
+    if (n < 0) {
+      broken_ = true;
+    } else {
+      sent += static_cast<std::size_t>(n);
+    }
+  }
+  unsent_.erase(0, broken_ ? std::string::npos : sent);
+  return unsent_.empty();
+}
+
+std::int64_t PeerStream::owe(std::uint32_t events) {
+  return readiness_.want(events) == 0 ? -EAGAIN : -EIO;
+}
+
+std::int64_t PeerStream::end() {
+  readiness_.detach();
+  fd_ = -1;
+  ended_ = true;
+  unsent_.clear();
+  notify(COWBIRD_CHANNEL_HANGUP);
+  gone_();
+  return 0;
+}
+
+std::int64_t PeerStream::read(std::span<std::byte> buffer) {
+  if (fd_ < 0) return ended_ ? 0 : -EAGAIN;
+  if (codec_) return read_decoded(buffer);
+  const std::int64_t n = read_some(fd_, buffer);
+  if (n == -EAGAIN) return owe(COWBIRD_WATCH_READABLE);
+  return n == 0 ? end() : n;
+}
+
+std::int64_t PeerStream::take_decoded(std::span<std::byte> buffer) {
+  const std::size_t n = std::min(buffer.size(), decoded_.size());
+  std::memcpy(buffer.data(), decoded_.data(), n);
+  decoded_.erase(0, n);
+  return static_cast<std::int64_t>(n);
+}
+
+std::int64_t PeerStream::read_decoded(std::span<std::byte> buffer) {
+  while (decoded_.empty()) {
+    // A peer that asks and asks and does not take the answers fills no memory.
+    if (unsent_.size() > kMaxUnsent) return owe(COWBIRD_WATCH_WRITABLE);
+    std::array<std::byte, kChunk> received;
+    const std::int64_t n = read_some(fd_, received);
+    if (n == -EAGAIN) return owe(COWBIRD_WATCH_READABLE);
+    const bool good =
+        n > 0 &&
+        codec_->decode(std::span(received).first(static_cast<std::size_t>(n)), decoded_, unsent_);
+    if (!good) return end();
+    if (!flush() && owe(COWBIRD_WATCH_WRITABLE) != -EAGAIN) return -EIO;
+  }
+  return take_decoded(buffer);
+}
+
+std::int64_t PeerStream::write(std::span<const std::byte> data) {
+  if (fd_ < 0) {
+    backlog_.add(data);
+    return static_cast<std::int64_t>(data.size());
+  }
+  if (!flush()) return owe(COWBIRD_WATCH_WRITABLE);
+  if (broken_) return -EPIPE;
+  if (codec_) {
+    const auto chunk = data.first(std::min(data.size(), kChunk));
+    codec_->encode(chunk, unsent_);
+    if (!flush() && owe(COWBIRD_WATCH_WRITABLE) != -EAGAIN) return -EIO;
+    return static_cast<std::int64_t>(chunk.size());
+  }
+  const std::int64_t n = write_some(fd_, data.data(), data.size());
+  if (n == -EAGAIN) return owe(COWBIRD_WATCH_WRITABLE);
+  if (n < 0) broken_ = true;
+  return n;
+}
+
+}  // namespace channels

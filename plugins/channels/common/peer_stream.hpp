@@ -1,0 +1,74 @@
+// A stream with a peer that comes and goes: the reads and writes of a channel whose other side is a
+// connected socket or a terminal that somebody opened. For the channel plugins, on the device's own
+// calls.
+//
+// Nobody there: reads have nothing, what is written goes to a backlog, the guest is not held up. A
+// peer comes: CONNECTED, then it gets the backlog. While it is there nothing is lost: a peer that
+// does not read makes writes answer -EAGAIN. It goes: what it sent is read first, then comes HANGUP
+// and the end of file, until the next one.
+#pragma once
+
+#include <cowbird/channel.hpp>
+#include <functional>
+
+#include "common/backlog.hpp"
+#include "common/readiness.hpp"
+
+namespace channels {
+
+// What lies between the guest's bytes and those on the wire. Each function appends.
+class Codec {
+ public:
+  virtual ~Codec() = default;
+  // A new peer.
+  virtual void start(std::string &wire) = 0;
+  // Bytes from the peer; answers to it go to `wire`. False: the peer breaks the protocol and has to
+  // go.
+  virtual bool decode(std::span<const std::byte> received, std::string &plain,
+                      std::string &wire) = 0;
+  virtual void encode(std::span<const std::byte> plain, std::string &wire) = 0;
+};
+
+class PeerStream {
+ public:
+  // `gone` is called when the peer has left, after the stream has let go of its descriptor.
+  PeerStream(const cowbird::sdk::Host &host, std::function<void()> gone)
+      : host_(host), readiness_(host), gone_(std::move(gone)) {}
+
+  // A peer is there. `fd` does not block and stays the caller's until gone() or stop(). `codec` may
+  // be null: bytes pass as they are.
+  void connect(int fd, Codec *codec = nullptr);
+  // The channel was closed; forgets the peer and the backlog. Sends what can be sent at once.
+  void stop() noexcept;
+  bool connected() const { return fd_ >= 0; }
+
+  // As cowbird_channel_ops.
+  std::int64_t read(std::span<std::byte> buffer);
+  std::int64_t write(std::span<const std::byte> data);
+
+ private:
+  static constexpr std::size_t kChunk = 4096;
+  // Bytes that wait for the peer, above which it is not listened to: it answers nothing either.
+  static constexpr std::size_t kMaxUnsent = 256 * 1024;
+
+  void on_ready(std::uint32_t events);
+  bool flush();  // false: there is something left
+  std::int64_t read_decoded(std::span<std::byte> buffer);
+  std::int64_t take_decoded(std::span<std::byte> buffer);
+  std::int64_t owe(std::uint32_t events);
+  std::int64_t end();
+  void notify(std::uint32_t events) const { host_.table().channel_notify(host_.device(), events); }
+
+  const cowbird::sdk::Host &host_;
+  Readiness readiness_;
+  const std::function<void()> gone_;
+  int fd_ = -1;
+  Codec *codec_ = nullptr;
+  bool ended_ = false;   // a peer has gone and no other has come
+  bool broken_ = false;  // the peer takes nothing any more; reads will find the end
+  Backlog backlog_;
+  std::string decoded_;  // from the peer, not read yet
+  std::string unsent_;   // for the peer, in the wire's form
+};
+
+}  // namespace channels

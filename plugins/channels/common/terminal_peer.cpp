@@ -1,0 +1,53 @@
+#include "common/terminal_peer.hpp"
+
+#include <fcntl.h>
+
+namespace channels {
+
+using cowbird::sdk::throw_errno;
+
+TerminalPeer::TerminalPeer(const cowbird::sdk::Host &host, std::function<void()> gone)
+    : stream_(host,
+              [this, gone = std::move(gone)] {
+                window_.stop();
+                gone();
+              }),
+      window_(host) {}
+
+void TerminalPeer::open(Descriptor terminal, WindowWatch::Timed timed) {
+  fd_ = std::move(terminal);
+  try {
+    const int flags = fcntl(fd_.get(), F_GETFL);
+    if (flags < 0 || fcntl(fd_.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
+      throw_errno("O_NONBLOCK cannot be set on the terminal");
+    }
+    terminal_.open(fd_.get());
+    if (const int status = terminal_.set_raw(true); status != 0) {
+      throw_errno("The terminal cannot be put in raw mode", -status);
+    }
+    window_.start(fd_.get(), timed);
+    stream_.connect(fd_.get());
+  } catch (...) {
+    close();
+    throw;
+  }
+}
+
+void TerminalPeer::close() noexcept {
+  stream_.stop();
+  window_.stop();
+  terminal_.close();
+  fd_.reset();
+}
+
+std::int64_t TerminalPeer::read(std::span<std::byte> buffer) {
+  const std::int64_t n = stream_.read(buffer);
+  if (n > 0) window_.check();
+  return n;
+}
+
+int TerminalPeer::set_window(const cowbird_window &window) {
+  return fd_ ? window_.set(window) : -ENOTTY;
+}
+
+}  // namespace channels
