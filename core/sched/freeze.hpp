@@ -1,12 +1,13 @@
-// Standing still: the guest's programs and kernel threads do not run and its clock is stopped, while
-// the irq thread, host calls and the threads that serve the operator (management console, debugger)
-// go on. `stop` and `go` of the management console and the debugger's stops of guest processes are
-// made of this. Needs the big kernel lock.
+// Standing still: the guest's programs and kernel threads do not run and its clock is stopped,
+// while the irq thread, host calls and the threads that serve the operator (management console,
+// debugger) go on. `stop` and `go` of the management console and the debugger's stops of guest
+// processes are made of this. Needs the big kernel lock.
 //
-// A frozen thread is one that the scheduler does not pick; it keeps its state (Runnable, or whatever
-// it slept in; a wake-up makes it Runnable as ever). A thread in kernel code runs on to the next
-// point where it gives its vCPU up; guest code is interrupted at once. So after hold() the guest
-// stands still only when quiesced() is true, which takes microseconds unless kernel code loops.
+// A frozen thread is one that the scheduler does not pick; it keeps its state (Runnable, or
+// whatever it slept in; a wake-up makes it Runnable as ever). A thread in kernel code runs on to
+// the next point where it gives its vCPU up; guest code is interrupted at once. So after hold() the
+// guest stands still only when quiesced() is true, which takes microseconds unless kernel code
+// loops.
 //
 // Threads that are exempt (Thread::runs_while_frozen) must not wait for a lock that a frozen thread
 // may hold: such a wait lasts until release().
@@ -29,7 +30,8 @@ bool frozen();
 
 // No thread that is not exempt is on a vCPU.
 bool quiesced();
-// The calling exempt thread sleeps until quiesced(), at most `timeout_ns` of host time: TimedOut.
+// The calling exempt thread waits until quiesced(), at most `timeout_ns` of host time: TimedOut.
+// Intr when the guest was released meanwhile. Releases the big kernel lock, not the vCPU.
 Result<void> wait_quiesced(std::int64_t timeout_ns);
 
 }  // namespace cowbird::freeze

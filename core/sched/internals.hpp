@@ -85,6 +85,8 @@ struct SchedCore {
   std::vector<std::unique_ptr<Vcpu>> vcpus;
   std::atomic<unsigned> vcpu_count{0};
   RunQueue queue;
+  RunQueue held_back;   // runnable, but the guest is frozen; empty else
+  bool frozen = false;  // sched/freeze.hpp
   List<Thread, &Thread::all_link> threads;
   unsigned idle_count = 0;     // idling and not waking
   unsigned waking_count = 0;   // waking
@@ -108,10 +110,25 @@ void finish_switch(Fiber &self);
 // A thread became runnable: queues it and sees to it that a vCPU runs it.
 void enqueue_new(Thread &thread);
 void enqueue_woken(Thread &thread);
+// Puts a runnable thread on the queue; false when it is held back because the guest is frozen.
+inline bool push_runnable(SchedCore &core, Thread::Sched &sched) {
+  const bool runs = !core.frozen || sched.thread.runs_while_frozen;
+  (runs ? core.queue : core.held_back).push(sched);
+  return runs;
+}
+// Wakes as many idle vCPUs as there are threads for them.
+void wake_idle_vcpus(SchedCore &core);
 // The vCPU's thread shall give way soon.
 void resched(Vcpu &vcpu);
 // The caller is about to release the lock on a vCPU: idle vCPUs are told about waiting threads.
 void call_for_help(Vcpu &vcpu);
+
+namespace freeze {
+// A vCPU gives its thread up while the guest is frozen: whoever waits for that looks again.
+void note_thread_left();
+// The scheduler stops: nobody holds the guest any more.
+void forget();
+}  // namespace freeze
 
 namespace load {
 // Something is runnable: sampling must go on.

@@ -46,23 +46,10 @@ void arm_slice(Vcpu &vcpu) {
   }
 }
 
-// Wakes as many idle vCPUs as there are threads for them.
-void wake_idle(SchedCore &core) {
-  while (core.idle_count > 0 && core.queue.size() > core.waking_count) {
-    const int preferred = core.queue.front()->last_vcpu;
-    Vcpu *chosen = nullptr;
-    for (const auto &vcpu : core.vcpus) {
-      if (!vcpu->idling || vcpu->waking) continue;
-      if (!chosen || static_cast<int>(vcpu->index) == preferred) chosen = vcpu.get();
-    }
-    chosen->unpark();
-  }
-}
-
 void after_enqueue(SchedCore &core, Thread::Sched &sched, std::int64_t now) {
   load::note_activity();
   if (core.idle_count > 0) {
-    if (!this_vcpu()) wake_idle(core);  // a vCPU does it when it releases the lock
+    if (!this_vcpu()) wake_idle_vcpus(core);  // a vCPU does it when it releases the lock
     return;
   }
   if (core.waking_count > 0 && core.queue.size() <= core.waking_count) return;
@@ -87,12 +74,24 @@ __attribute__((noinline)) void enter_user_contended(Vcpu &vcpu, Context &context
 
 }  // namespace
 
-SchedCore::SchedCore() : help_timer([this] { wake_idle(*this); }) {}
+SchedCore::SchedCore() : help_timer([this] { wake_idle_vcpus(*this); }) {}
 
 SchedCore &SchedCore::instance() {
   // Never destroyed: abandoned threads and static objects may refer to it until the process ends.
   static auto *const core = new SchedCore;
   return *core;
+}
+
+void wake_idle_vcpus(SchedCore &core) {
+  while (core.idle_count > 0 && core.queue.size() > core.waking_count) {
+    const int preferred = core.queue.front()->last_vcpu;
+    Vcpu *chosen = nullptr;
+    for (const auto &vcpu : core.vcpus) {
+      if (!vcpu->idling || vcpu->waking) continue;
+      if (!chosen || static_cast<int>(vcpu->index) == preferred) chosen = vcpu.get();
+    }
+    chosen->unpark();
+  }
 }
 
 void enqueue_new(Thread &thread) {
@@ -101,8 +100,7 @@ void enqueue_new(Thread &thread) {
   const std::int64_t now = cpu_time::now_ns();
   core.queue.place_new(sched, smallest_running(core, now));
   SchedInternals::set_state(thread, ThreadState::Runnable);
-  core.queue.push(sched);
-  after_enqueue(core, sched, now);
+  if (push_runnable(core, sched)) after_enqueue(core, sched, now);
 }
 
 void enqueue_woken(Thread &thread) {
@@ -111,8 +109,7 @@ void enqueue_woken(Thread &thread) {
   const std::int64_t now = cpu_time::now_ns();
   core.queue.place_woken(sched, smallest_running(core, now));
   SchedInternals::set_state(thread, ThreadState::Runnable);
-  core.queue.push(sched);
-  after_enqueue(core, sched, now);
+  if (push_runnable(core, sched)) after_enqueue(core, sched, now);
 }
 
 void resched(Vcpu &vcpu) {
@@ -125,8 +122,8 @@ void call_for_help(Vcpu &vcpu) {
   auto &core = SchedCore::instance();
   if (core.idle_count == 0 || core.queue.size() <= core.waking_count) return;
   const bool sleeps_soon = vcpu.current && vcpu.current->sched().mean_burst_ns < kShortBurstNs;
-  if (!sleeps_soon || !timers::driven()) {
-    wake_idle(core);
+  if (!sleeps_soon || !timers::driven() || core.frozen) {
+    wake_idle_vcpus(core);
   } else if (!core.help_timer.armed()) {
     core.help_timer.arm(clock::monotonic_ns() + kHelpDelayNs);
   }
@@ -177,6 +174,8 @@ void stop() {
   core.vcpus.clear();
   core.vcpu_count.store(0);
   core.queue.clear();
+  core.held_back.clear();
+  freeze::forget();
   for_each_thread([](Thread &thread) {
     thread.sched().abandoned = true;
     thread.sched().sleep_timer.cancel();
@@ -232,7 +231,7 @@ VcpuStats vcpu_stats(unsigned index) {
 
 unsigned runnable_count() {
   const auto &core = SchedCore::instance();
-  return core.running_count + static_cast<unsigned>(core.queue.size());
+  return core.running_count + static_cast<unsigned>(core.queue.size() + core.held_back.size());
 }
 
 std::uint64_t context_switches() {

@@ -143,7 +143,7 @@ bool wake_interruptible(Thread &thread) {
 
 void yield() {
   auto &core = SchedCore::instance();
-  if (!core.queue.empty() || core.stopping) leave_vcpu(Leave::Yield);
+  if (!core.queue.empty() || core.stopping || core.frozen) leave_vcpu(Leave::Yield);
 }
 
 bool need_resched() {

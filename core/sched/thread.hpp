@@ -88,6 +88,9 @@ class Thread : public RefCounted<Thread> {
   std::uint64_t voluntary_switches = 0;
   std::uint64_t involuntary_switches = 0;
   int nice = 0;  // -20..19, weighs the time slice
+  // Goes on while the guest stands still (sched/freeze.hpp): for threads that serve the operator.
+  // Set before start() or by the thread itself.
+  bool runs_while_frozen = false;
 
   // The guest address space that user pointers refer to while this thread runs
   // (mm/user_access.hpp); nullptr for kernel threads. Not owned: the task holds the reference.

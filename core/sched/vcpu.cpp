@@ -95,11 +95,13 @@ void leave_vcpu(Leave how) {
   const std::int64_t now = cpu_time::now_ns();
   vcpu.charge(now);
   vcpu.need_resched = false;
+  if (core.frozen) [[unlikely]]
+    freeze::note_thread_left();
 
   Thread *next = how == Leave::Yield ? pick(vcpu) : nullptr;
   if (how == Leave::Yield || how == Leave::Preempted) {
     SchedInternals::set_state(self, ThreadState::Runnable);
-    core.queue.push(sched);
+    push_runnable(core, sched);
     (how == Leave::Yield ? self.voluntary_switches : self.involuntary_switches)++;
   } else {
     note_burst(sched);
