@@ -135,9 +135,9 @@ struct StopEvent {
   int signal = 0;  // host number; SIGTRAP for breakpoints and steps
   std::uint64_t address = 0;
   std::int64_t number = 0;
-  ThreadId child;
-  std::string path;
-  std::string words;  // for people, printed before the stop: "guest kernel panic: ..."
+  ThreadId child{};
+  std::string path{};
+  std::string words{};  // for people, printed before the stop: "guest kernel panic: ..."
   int core = -1;
 };
 
@@ -148,7 +148,7 @@ struct Breakpoint {
   std::uint64_t address = 0;
   std::uint32_t size = 1;  // bytes watched; for Software and Hardware the protocol's "kind"
   // Stops only when one of these is true (none: always). Evaluated by the target at each hit.
-  std::vector<AgentExpression> conditions;
+  std::vector<AgentExpression> conditions{};
 };
 
 // A row of `info os`: values in the order of the columns.
@@ -158,7 +158,8 @@ struct OsTable {
   std::vector<std::vector<std::string>> rows;
 };
 
-// A library or plugin, for qXfer:libraries-svr4.
+// A library or plugin, for qXfer:libraries-svr4. The program itself has an empty name, or is left
+// out.
 struct Library {
   std::string name;  // as gdb opens it through vFile
   std::uint64_t link_map = 0, base = 0, dynamic = 0;
@@ -191,7 +192,8 @@ class Target {
   virtual Result<void> attach() = 0;
   // gdb has gone or detaches: breakpoints are taken out, everything runs on. Also after errors.
   virtual void detach_all() = 0;
-  // One guest process more (vAttach), which stops; or less (D;pid).
+  // One guest process more (vAttach), which stops without an event; or less (D;pid). The kernel
+  // goes last: with detach_all().
   virtual Result<void> attach_process(std::int64_t pid) = 0;
   virtual Result<void> detach_process(std::int64_t pid) = 0;
   // Ends a guest process, or for kKernelPid the guest.
@@ -231,7 +233,9 @@ class Target {
   // Threads of all-stop that have an event which was not given yet keep it for the next resume().
 
   // NoSpc: no debug register is free; Inval: a length or alignment that they cannot watch;
-  // OpNotSupp: never for this process.
+  // OpNotSupp: never for this process. A child of a reported fork has its parent's breakpoints;
+  // they are removed like those that were inserted. An exec and the end of a process remove its
+  // own.
   virtual Result<void> insert_breakpoint(const Breakpoint &breakpoint) = 0;
   virtual Result<void> remove_breakpoint(const Breakpoint &breakpoint) = 0;
   // QCatchSyscalls; all when `numbers` is empty.

@@ -1,10 +1,10 @@
-// KernelView: the guest kernel's structures as the debugger reads them from outside, out of the memory
-// of a stopped process or of a core file. The addresses and offsets come from one table that the kernel
-// carries (core/boot/debug_view.hpp); nothing else of the kernel is known here.
+// KernelView: the guest kernel's structures as the debugger reads them from outside, out of the
+// memory of a stopped process or of a core file. The addresses and offsets come from one table that
+// the kernel carries (core/boot/debug_view.hpp); nothing else of the kernel is known here.
 //
-// The kernel may have been stopped anywhere, also in the middle of a change, and may be broken: every
-// walk is bounded, every pointer is read through MemoryReader, and what makes no sense is left out and
-// counted in `damage()`.
+// The kernel may have been stopped anywhere, also in the middle of a change, and may be broken:
+// every walk is bounded, every pointer is read through MemoryReader, and what makes no sense is
+// left out and counted in `damage()`.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,13 @@ class MemoryReader {
 };
 
 enum class KernelThreadState : std::uint8_t {
-  Ready, Running, Sleeping, Uninterruptible, Stopped, Traced, Dead,
+  Ready,
+  Running,
+  Sleeping,
+  Uninterruptible,
+  Stopped,
+  Traced,
+  Dead,
 };
 
 struct KernelThread {
@@ -39,9 +45,9 @@ struct KernelThread {
   std::string name;
   KernelThreadState state = KernelThreadState::Dead;
   std::string wait_channel;
-  int vcpu = -1;               // while Running
-  bool in_user = false;        // guest code runs; the vCPU waits for its trap
-  bool frozen = false;         // not picked while the guest is frozen
+  int vcpu = -1;                // while Running
+  bool in_user = false;         // guest code runs; the vCPU waits for its trap
+  bool frozen = false;          // not picked while the guest is frozen
   std::uint64_t saved_rsp = 0;  // while it is not Running: where its SavedFrame is
   std::uint64_t stack_low = 0, stack_high = 0;
   // The kernel side of a guest thread: its ids and the system call that it is in, if any.
@@ -53,7 +59,8 @@ struct VcpuState {
   unsigned index = 0;
   std::uint64_t current = 0;  // KernelThread::address; 0: idle
   bool in_user = false;
-  std::uint64_t idle_rsp = 0;  // SavedContext of the host thread's own stack while a thread runs on it
+  std::uint64_t idle_rsp =
+      0;  // SavedContext of the host thread's own stack while a thread runs on it
 };
 
 class KernelView {
@@ -83,8 +90,8 @@ class KernelView {
   // Who holds the big kernel lock: the host thread's id, 0 when it is free, nullopt when unknown.
   virtual std::optional<std::int64_t> big_kernel_lock_owner() = 0;
 
-  // The words that the debugger changes while the kernel stands still. `stopped_ns` of host time have
-  // passed that the guest shall not see (core/sched/clock.cpp).
+  // The words that the debugger changes while the kernel stands still. `stopped_ns` of host time
+  // have passed that the guest shall not see (core/sched/clock.cpp).
   struct ClockPatch {
     std::uint64_t address;
     std::vector<std::byte> bytes;

@@ -1,0 +1,39 @@
+// FileService: the files that gdb reads through vFile packets (GDB manual, "Host I/O Packets"), in
+// the view of the process that vFile:setfs named. Nothing can be written. Used by the session.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "debug/target/target.hpp"
+
+namespace cowbird::debug {
+
+class FileService {
+ public:
+  FileService(Target &target, std::size_t max_data) : target_(target), max_data_(max_data) {}
+
+  // Answers one request, named by what follows "vFile:" ("open:2f,0,0"). Empty: an unknown one.
+  std::string handle(std::string_view request);
+
+ private:
+  static constexpr std::size_t kMaxOpen = 64;
+  std::string open(std::string_view arguments);
+  std::string close(std::string_view arguments);
+  std::string pread(std::string_view arguments);
+  std::string fstat(std::string_view arguments);
+  std::string stat(std::string_view arguments);
+  std::string readlink(std::string_view arguments);
+  std::string setfs(std::string_view arguments);
+
+  Target &target_;
+  std::size_t max_data_;
+  std::int64_t pid_ = 0;  // 0: the host's files
+  std::map<std::uint64_t, std::unique_ptr<TargetFile>> files_;
+  std::uint64_t next_ = 3;
+};
+
+}  // namespace cowbird::debug
