@@ -1,0 +1,33 @@
+#include "common/listener.hpp"
+
+#include <array>
+#include <cerrno>
+
+namespace channels {
+
+Descriptor accept_client(int listener) {
+  for (;;) {
+    const int fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    // A client that gave up while it waited is no reason to keep the next one waiting (accept(2)).
+    if (fd >= 0 || (errno != EINTR && errno != ECONNABORTED && errno != EPROTO)) {
+      return Descriptor(fd);
+    }
+  }
+}
+
+bool is_gone(int socket) {
+  char byte;
+  const ssize_t n = recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+void close_politely(Descriptor socket) noexcept {
+  if (!socket) return;
+  shutdown(socket.get(), SHUT_WR);
+  std::array<char, 4096> unread;
+  for (int i = 0; i < 64; ++i) {
+    if (recv(socket.get(), unread.data(), unread.size(), MSG_DONTWAIT) <= 0) break;
+  }
+}
+
+}  // namespace channels
