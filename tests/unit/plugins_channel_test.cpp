@@ -348,9 +348,9 @@ TEST_CASE("fd: where opening again is refused, O_NONBLOCK is set and taken back"
   const pid_t pid = fork();
   if (pid == 0) {
     Fixture fixture;
-    if (setgid(65534) != 0 || setuid(65534) != 0) _exit(1);
     const int fd = pty.slave.get();
-    auto channel = fixture.make_fd(fd, fd);
+    auto channel = fixture.make_fd(fd, fd);  // while the plugin's file can be read
+    if (setgid(65534) != 0 || setuid(65534) != 0) _exit(1);
     if (!channel || !channel->open([](std::uint32_t) {})) _exit(2);
     if (!(fcntl(fd, F_GETFL) & O_NONBLOCK)) _exit(3);
     if (read_text(*channel) != "EAGAIN") _exit(4);
