@@ -101,7 +101,7 @@ struct ThreadInfo {
 // session has called interrupt() for it.
 enum class ResumeKind : std::uint8_t { Continue, Step, StepRange, Stop };
 struct ResumeAction {
-  ThreadId thread;  // may hold kAll; the first action that matches a thread counts
+  ThreadId thread{};  // may hold kAll; the first action that matches a thread counts
   ResumeKind kind = ResumeKind::Continue;
   int signal = 0;                               // host signal number to deliver, 0: none
   std::uint64_t range_low = 0, range_high = 0;  // StepRange: step while rip is in [low, high)
@@ -130,7 +130,7 @@ enum class StopReason : std::uint8_t {
   NoneLeft,     // no resumed thread is left that could stop
 };
 struct StopEvent {
-  ThreadId thread;
+  ThreadId thread{};
   StopReason reason = StopReason::Signal;
   int signal = 0;  // host number; SIGTRAP for breakpoints and steps
   std::uint64_t address = 0;
