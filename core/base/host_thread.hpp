@@ -33,6 +33,7 @@ class HostThread {
   bool joinable() const { return joinable_; }
 
  private:
+  friend struct DebugLayout;
   pthread_t handle_{};
   bool joinable_ = false;
 };

@@ -25,6 +25,7 @@ class ListNode {
  private:
   template <typename T, ListNode T::*Link>
   friend class List;
+  friend struct DebugLayout;
 // Nodes on the stack are fine, their destructor unlinks them; g++ 12 does not see that.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push

@@ -73,11 +73,25 @@ void futex(std::atomic<std::uint32_t> &word, int op, std::uint32_t value) {
             nullptr, nullptr, 0);
 }
 
+// Zero until the host thread has asked for its id; locking must cost no system call.
+thread_local int cached_tid __attribute__((tls_model("initial-exec"))) = 0;
+
+__attribute__((noinline)) int ask_tid() {
+  cached_tid = static_cast<int>(::syscall(SYS_gettid));
+  return cached_tid;
+}
+
+int own_tid() {
+  const int tid = cached_tid;
+  return tid != 0 ? tid : ask_tid();
+}
+
 }  // namespace
 
 void Mutex::lock() {
   std::uint32_t expected = 0;
   if (!state_.compare_exchange_strong(expected, 1, std::memory_order_acquire)) lock_slow();
+  owner_.store(own_tid(), std::memory_order_relaxed);
 #ifdef COWBIRD_LOCK_RANKS
   lock_rank::acquired(rank_, this, name_);
 #endif
@@ -95,6 +109,7 @@ void Mutex::lock_slow() {
 bool Mutex::try_lock() {
   std::uint32_t expected = 0;
   if (!state_.compare_exchange_strong(expected, 1, std::memory_order_acquire)) return false;
+  owner_.store(own_tid(), std::memory_order_relaxed);
 #ifdef COWBIRD_LOCK_RANKS
   lock_rank::acquired(rank_, this, name_);
 #endif
@@ -105,6 +120,7 @@ void Mutex::unlock() {
 #ifdef COWBIRD_LOCK_RANKS
   lock_rank::released(rank_, this);
 #endif
+  owner_.store(0, std::memory_order_relaxed);
   if (state_.exchange(0, std::memory_order_release) == 2) futex(state_, FUTEX_WAKE, 1);
 }
 

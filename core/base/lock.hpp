@@ -63,8 +63,12 @@ class CAPABILITY("mutex") Mutex {
   void assert_held() const ASSERT_CAPABILITY(this);
 
  private:
+  friend struct DebugLayout;
   void lock_slow();
   std::atomic<std::uint32_t> state_{0};  // 0 free, 1 held, 2 held and somebody may sleep
+  // The host thread that holds it, 0 when it is free: for whoever looks at a kernel that hangs.
+  // Right in the moment when the holder stands still inside.
+  std::atomic<int> owner_{0};
   LockRank rank_;
   const char *name_;
 };

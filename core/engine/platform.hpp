@@ -133,6 +133,7 @@ class Context {
   virtual int host_tid() const = 0;
 
  protected:
+  friend struct DebugLayout;
   abi::UserRegs regs_{};
 };
 

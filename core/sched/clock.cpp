@@ -4,6 +4,7 @@
 #include <ctime>
 
 #include "base/units.hpp"
+#include "sched/clock_state.hpp"
 #include "sched/timer.hpp"
 
 namespace cowbird::clock {
@@ -15,20 +16,15 @@ std::int64_t host_ns(clockid_t id) {
   return now.tv_sec * kNsPerSec + now.tv_nsec;
 }
 
-// What a reading is made of. Writers hold the big kernel lock; readers take a consistent copy under
-// the sequence counter, which is odd while somebody writes.
-struct State {
-  std::atomic<std::uint32_t> sequence{0};
-  std::atomic<std::int64_t> base;       // host time at guest time 0
-  std::atomic<std::int64_t> frozen{0};  // the guest's time while it stands still
-  std::atomic<bool> stopped{false};
-  std::atomic<std::int64_t (*)()> source{nullptr};
-  State() : base(host_ns(CLOCK_MONOTONIC)) {}
-};
+}  // namespace
+
+State::State() : base(host_ns(CLOCK_MONOTONIC)) {}
 State state;
+
+namespace {
+
 const std::int64_t real_base = state.base.load();
 std::atomic<std::int64_t> offset{host_ns(CLOCK_REALTIME) - host_ns(CLOCK_MONOTONIC) + real_base};
-std::atomic<std::uint32_t> halt_count{0};
 
 std::int64_t host_now() {
   const auto source = state.source.load(std::memory_order_relaxed);
@@ -81,13 +77,13 @@ void go() {
     state.base.store(host_now() - state.frozen.load());
     state.stopped.store(false);
   }
-  halt_count.fetch_add(1);
+  state.halts.fetch_add(1);
   timers::clock_changed();
 }
 
 bool stopped() { return state.stopped.load(std::memory_order_acquire); }
 
-std::uint32_t halts() { return halt_count.load(std::memory_order_relaxed); }
+std::uint32_t halts() { return state.halts.load(std::memory_order_relaxed); }
 
 void set_source(std::int64_t (*host_monotonic_ns)()) {
   {

@@ -33,6 +33,7 @@ cowbird_switch_context:
         movq    %rsp, (%rdi)
         // Both stacks have the same layout here, so the unwind information stays right.
         movq    (%rsi), %rsp
+.Lswitched:
         ldmxcsr (%rsp)
         fldcw   4(%rsp)
         addq    $8, %rsp
@@ -58,6 +59,16 @@ cowbird_switch_context:
         ret
         .cfi_endproc
         .size   cowbird_switch_context, . - cowbird_switch_context
+
+        // Where a thread that is switched to goes on: what the debugger shows as its program counter.
+        .section .data.rel.ro, "aw", @progbits
+        .p2align 3
+        .globl  cowbird_switched_address
+        .type   cowbird_switched_address, @object
+cowbird_switched_address:
+        .quad   .Lswitched
+        .size   cowbird_switched_address, . - cowbird_switched_address
+        .text
 
         .globl  cowbird_thread_entry
         .type   cowbird_thread_entry, @function

@@ -26,6 +26,9 @@ void cowbird_switch_context(SavedContext *from, const SavedContext *to);
 // Where a new stack starts: calls cowbird_thread_main with rbx as its argument. The unwinder finds
 // the end of the stack here.
 void cowbird_thread_entry();
+// The address in cowbird_switch_context at which a switched-out thread goes on, with its own stack
+// pointer and the registers still to be taken from its SavedFrame.
+extern const std::uint64_t cowbird_switched_address;
 [[noreturn]] void cowbird_thread_main(Thread *thread);
 }
 

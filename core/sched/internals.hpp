@@ -96,6 +96,7 @@ struct SchedCore {
   Timer help_timer;  // wakes idle vCPUs that were not told at once
   SchedCore();
   static SchedCore &instance();
+  static SchedCore *made;  // what instance() gives, or nullptr before; for the debugger
 };
 
 // The calling host thread's vCPU; any host thread. Never inlined, because a thread that moved to

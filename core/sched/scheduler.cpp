@@ -76,9 +76,11 @@ __attribute__((noinline)) void enter_user_contended(Vcpu &vcpu, Context &context
 
 SchedCore::SchedCore() : help_timer([this] { wake_idle_vcpus(*this); }) {}
 
+constinit SchedCore *SchedCore::made = nullptr;
+
 SchedCore &SchedCore::instance() {
   // Never destroyed: abandoned threads and static objects may refer to it until the process ends.
-  static auto *const core = new SchedCore;
+  static auto *const core = made = new SchedCore;
   return *core;
 }
 

@@ -102,7 +102,8 @@ SavedContext initial_context(std::uint64_t stack_top, Thread *thread) {
   frame->mxcsr = 0x1f80;       // as the System V ABI wants it at the start of a program
   frame->x87_control = 0x37f;  // likewise
   frame->rbx = reinterpret_cast<std::uint64_t>(thread);
-  frame->rip = reinterpret_cast<std::uint64_t>(&cowbird_thread_entry);
+  // Behind its first instruction: unwinders look a return address up less one.
+  frame->rip = reinterpret_cast<std::uint64_t>(&cowbird_thread_entry) + 1;
   return SavedContext{frame_at};
 }
 

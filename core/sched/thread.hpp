@@ -106,6 +106,7 @@ class Thread : public RefCounted<Thread> {
 
  private:
   friend struct SchedInternals;
+  friend struct DebugLayout;
   Id id_;
   std::string name_;
   ThreadState state_ = ThreadState::Dead;

@@ -30,6 +30,7 @@ class WaitEntry {
 
  private:
   friend class WaitQueue;
+  friend struct DebugLayout;
   Callback callback_;
   void *data_;
   ListNode link_;
@@ -50,6 +51,7 @@ class WaitQueue {
   void wake_all(std::uint32_t poll_events = 0) { wake(~0u, poll_events); }
 
  private:
+  friend struct DebugLayout;
   using Entries = List<WaitEntry, &WaitEntry::link_>;
   static void wake_list(Entries &entries, unsigned limit, std::uint32_t poll_events);
   Entries shared_;
@@ -121,6 +123,7 @@ class SleepMutex {
   bool held_by_current() const { return owner_ == current_thread() && owner_ != nullptr; }
 
  private:
+  friend struct DebugLayout;
   WaitQueue queue_;
   Thread *owner_ = nullptr;
   bool held_ = false;

@@ -14,6 +14,7 @@
 
 #include "base/result.hpp"
 #include "mm/user_access.hpp"
+#include "syscall/names.hpp"
 
 namespace cowbird {
 
@@ -79,9 +80,6 @@ struct SyscallRow {
 
 std::span<const SyscallRow> syscall_table();  // by number, ascending; gaps are unimplemented
 const SyscallRow *find_syscall(std::uint64_t number);
-// The name of any x86-64 system call up to Linux 6.12, implemented or not; empty when there is
-// none.
-std::string_view syscall_name(std::uint64_t number);
 
 // Runs the system call that is in the task's registers and stores its result there (rax). An
 // unimplemented call is ENOSYS and is named in the log the first time.
