@@ -2,45 +2,41 @@
 
 #include <unistd.h>
 
-#include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 
 #include "base/lock.hpp"
+#include "base/log_ring.hpp"
 
 namespace cowbird {
 namespace {
 
-// 2048 records of ordinary length are about the size of Linux's default log buffer.
-constexpr std::size_t kRingRecords = 2048;
-
-struct Ring {
-  Mutex lock{LockRank::Log, "log"};
-  std::array<LogRecord, kRingRecords> records GUARDED_BY(lock);
-  std::uint64_t next GUARDED_BY(lock) = 0;
-  LogSink sink GUARDED_BY(lock);
-};
+using Ring = LogRing;
 
 Ring &ring() {
   // Never destroyed: host threads may log until the process is gone.
-  static Ring *const instance = new Ring;
+  static Ring *const instance = LogRing::made = new Ring;
   return *instance;
 }
 
 std::atomic<std::int64_t (*)()> log_clock{nullptr};
 std::atomic<PanicHandler> panic_handler{nullptr};
 
-std::uint64_t first_of(std::uint64_t next) { return next > kRingRecords ? next - kRingRecords : 0; }
+std::uint64_t first_of(std::uint64_t next) {
+  return next > LogRing::kRecords ? next - LogRing::kRecords : 0;
+}
 
 void store(Ring &r, LogLevel level, std::int64_t now, std::string line) REQUIRES(r.lock) {
-  LogRecord &record = r.records[r.next % kRingRecords];
+  LogRecord &record = r.records[r.next % LogRing::kRecords];
   record = LogRecord{r.next, now, level, std::move(line)};
   ++r.next;
   if (r.sink) r.sink(record);
 }
 
 }  // namespace
+
+constinit LogRing *LogRing::made = nullptr;
 
 void vlog(LogLevel level, fmt::string_view format, fmt::format_args args) {
   const std::string text = fmt::vformat(format, args);
@@ -63,7 +59,7 @@ std::optional<LogRecord> log_read(std::uint64_t sequence) {
   const std::uint64_t first = first_of(r.next);
   if (sequence < first) sequence = first;
   if (sequence >= r.next) return std::nullopt;
-  return r.records[sequence % kRingRecords];
+  return r.records[sequence % LogRing::kRecords];
 }
 
 std::uint64_t log_first_sequence() {
@@ -84,7 +80,7 @@ std::vector<LogRecord> log_tail(std::size_t count) {
   std::uint64_t begin = first_of(r.next);
   if (r.next - begin > count) begin = r.next - count;
   std::vector<LogRecord> records;
-  for (; begin < r.next; ++begin) records.push_back(r.records[begin % kRingRecords]);
+  for (; begin < r.next; ++begin) records.push_back(r.records[begin % LogRing::kRecords]);
   return records;
 }
 

@@ -63,6 +63,7 @@ class BlockDevice : public RefCounted<BlockDevice> {
   const Stats &stats() const { return stats_; }
 
  private:
+  friend struct DebugLayout;
   struct Batch;
   class WriteTurn;
   BlockDevice(std::string name, std::uint32_t major, std::uint32_t minor,

@@ -1,23 +1,20 @@
 // The block devices that the guest has, and the names of ubd devices.
-#include <charconv>
-#include <vector>
+#include "block/block_registry.hpp"
 
-#include "block/block_device.hpp"
+#include <charconv>
 
 namespace cowbird::block {
 namespace {
 
-// Protected by the big kernel lock. Never destroyed: a device may outlive main().
-struct Registry {
-  std::vector<Ref<BlockDevice>> devices;
-  DeviceListener listener;
-};
 Registry &registry() {
-  static Registry *const instance = new Registry;
+  // Never destroyed: a device may outlive main().
+  static Registry *const instance = Registry::made = new Registry;
   return *instance;
 }
 
 }  // namespace
+
+constinit Registry *Registry::made = nullptr;
 
 Result<void> register_block_device(Ref<BlockDevice> device) {
   if (find_block_device(device->name()) || find_block_device(device->major(), device->minor())) {

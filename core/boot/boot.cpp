@@ -99,7 +99,8 @@ bool Machine::start(std::string &error) {
     return false;
   }
   if (!claim_instance(error)) return false;
-  boot::at_emergency([](void *) { restore_host_terminals(); }, nullptr);
+  boot::at_emergency([](void *) { restore_host_terminals(); }, nullptr,
+                     boot::EmergencyFor::EndAndHalt);
 
   // Before the first thread is made: a thread that has these signals unblocked would die of them at
   // once.

@@ -18,6 +18,7 @@
 #include "base/log.hpp"
 #include "boot/backtrace.hpp"
 #include "boot/boot.hpp"
+#include "boot/debug_stop.hpp"
 #include "boot/symbols.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/stack.hpp"
@@ -32,6 +33,7 @@ constexpr int kWatchdogSeconds = 2;
 struct Emergency {
   std::atomic<void (*)(void *)> function{nullptr};
   std::atomic<void *> data{nullptr};
+  std::atomic<bool> for_halt{false};
 };
 std::array<Emergency, kMaxEmergencies> emergencies;
 
@@ -114,13 +116,29 @@ void print_head() {
   say("backtrace:\n");
 }
 
+// The report is over.
+[[noreturn]] void end_of_panic() {
+  write_panic_core(the_panic.message);
+  if (panic_stands_still()) stand_still_after_panic();
+  ::_exit(kExitPanic);
+}
+
+// What must be undone on the host now: all of it only when the process is about to end.
+void undo_on_host() {
+  if (panic_stands_still()) {
+    run_halt_emergencies();
+  } else {
+    run_emergencies();
+  }
+}
+
 [[noreturn]] void finish_early(const char *reason) {
   if (!the_panic.finishing.exchange(true)) {
     print_head();
     say("cowbird: %s, so it ends here without names made readable and without the log\n", reason);
     print_frames(false);
   }
-  ::_exit(kExitPanic);
+  end_of_panic();
 }
 
 void on_watchdog(int) { finish_early("the panic hangs"); }
@@ -160,7 +178,7 @@ void print_log() {
   print_log();
   set_log_sink({});  // the message has been shown
   klog(LogLevel::Emerg, "panic: {}", std::string_view(the_panic.message));
-  ::_exit(kExitPanic);
+  end_of_panic();
 }
 
 // The frames of panic() itself say nothing.
@@ -182,8 +200,9 @@ void drop_own_frames() {
 void on_panic(const std::string &message) {
   if (!claim_panic()) finish_early("a second panic in the report");
   std::snprintf(the_panic.message, sizeof the_panic.message, "%s", message.c_str());
+  cowbird_panic_stop(the_panic.message);
   start_watchdog();
-  run_emergencies();
+  undo_on_host();
   print_head();
   const auto here = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
   const Unwound unwound = unwind_here(the_panic.frames, current_stack(here));
@@ -248,8 +267,9 @@ void on_fault(int signal, siginfo_t *info, void *raw_context) {
   if (!claim_panic()) finish_early("a fault in the report");
   const auto &context = *static_cast<const ucontext_t *>(raw_context);
   describe_fault(the_panic.message, sizeof the_panic.message, signal, *info, context);
+  cowbird_panic_stop(the_panic.message);
   start_watchdog();
-  run_emergencies();
+  undo_on_host();
   print_head();
   const auto sp = static_cast<std::uint64_t>(context.uc_mcontext.gregs[REG_RSP]);
   StackRange range = current_stack(sp);
@@ -281,13 +301,14 @@ Result<void> install_fault_handlers() {
   return {};
 }
 
-unsigned at_emergency(void (*function)(void *), void *data) {
+unsigned at_emergency(void (*function)(void *), void *data, EmergencyFor when) {
   for (unsigned i = 0; i < kMaxEmergencies; ++i) {
     void *unused = nullptr;
     // The data's address reserves the place; a null one is replaced, since it must not look free.
     static char no_data;
     void *const wanted = data ? data : &no_data;
     if (!emergencies[i].data.compare_exchange_strong(unused, wanted)) continue;
+    emergencies[i].for_halt.store(when == EmergencyFor::EndAndHalt);
     emergencies[i].function.store(function);
     return i;
   }
@@ -303,6 +324,14 @@ void run_emergencies() {
   for (std::size_t i = emergencies.size(); i-- > 0;) {
     void *const data = emergencies[i].data.load();
     if (const auto function = emergencies[i].function.exchange(nullptr)) function(data);
+  }
+}
+
+void run_halt_emergencies() {
+  for (std::size_t i = emergencies.size(); i-- > 0;) {
+    void *const data = emergencies[i].data.load();
+    const auto function = emergencies[i].function.load();
+    if (function && emergencies[i].for_halt.load()) function(data);
   }
 }
 

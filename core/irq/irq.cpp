@@ -1,19 +1,12 @@
-#include "irq/irq.hpp"
-
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 
 #include <algorithm>
 #include <array>
-#include <map>
-#include <unordered_map>
-#include <vector>
 
-#include "base/host_thread.hpp"
-#include "base/lock.hpp"
 #include "base/log.hpp"
-#include "base/unique_fd.hpp"
+#include "irq/irq_state.hpp"
 #include "irq/workers.hpp"
 #include "sched/bkl.hpp"
 #include "sched/clock.hpp"
@@ -22,43 +15,21 @@
 #include "sched/timer.hpp"
 
 namespace cowbird::irq {
-namespace {
 
-using Handler = std::function<void(std::uint32_t)>;
+constinit Irq *Irq::made = nullptr;
+
+Irq &Irq::instance() {
+  // Never destroyed: plugins may post until the process ends.
+  static auto *const irq = made = new Irq;
+  return *irq;
+}
+
+namespace {
 
 // Keys of epoll's events. A watch gets a key that is never used again, so an event that epoll_wait
 // had returned before the watch was destroyed finds nothing.
 constexpr std::uint64_t kPostKey = 0;
 constexpr std::uint64_t kTimerKey = 1;
-constexpr std::uint64_t kFirstWatchKey = 2;
-
-struct Watched {
-  std::string name;
-  std::shared_ptr<Handler> handler;  // shared with the call in progress, which may end the watch
-  std::uint64_t count = 0;
-};
-
-struct Irq {
-  UniqueFd epoll, posted_event, timer;  // set by start()
-  HostThread thread;
-  std::atomic<bool> stopping{false};
-
-  // Big kernel lock.
-  std::map<std::uint64_t, Watched> watches;
-  std::uint64_t next_key = kFirstWatchKey;
-  std::uint64_t timer_count = 0, post_count = 0;
-  std::int64_t programmed = kNoDeadline;  // guest time at which the host's timer fires
-
-  Mutex post_lock{LockRank::IrqQueue, "irq queue"};
-  std::vector<std::function<void()>> posted GUARDED_BY(post_lock);
-  bool accepts GUARDED_BY(post_lock) = false;
-
-  static Irq &instance() {
-    // Never destroyed: plugins may post until the process ends.
-    static auto *const irq = new Irq;
-    return *irq;
-  }
-};
 
 void signal_event(int fd) {
   const std::uint64_t one = 1;

@@ -223,6 +223,7 @@ class Mm : public RefCounted<Mm> {
 
  private:
   friend class PageCache;
+  friend struct DebugLayout;
   struct Private;
   Mm();
   // For PageCache: the area's part of [first, end) pages of its cache leaves the page tables; true

@@ -128,6 +128,7 @@ class PageTable {
   static std::uint64_t max_tables();
 
  private:
+  friend struct DebugLayout;
   static constexpr unsigned kLeafShift = 21;
   struct Node {
     std::array<void *, kEntries> children{};

@@ -110,8 +110,6 @@ struct PhysMemory::Buddy {
 
 namespace {
 
-PhysMemory *the_phys = nullptr;
-
 std::string host_error(const char *what, std::uint64_t bytes) {
   return fmt::format("The guest's memory of {} MiB cannot be had from the host: {}: {}.",
                      bytes / kMiB, what, std::strerror(errno));
@@ -123,7 +121,7 @@ PhysMemory::PhysMemory() = default;
 
 PhysMemory::~PhysMemory() {
   if (base_) ::munmap(base_, total_ << kPageShift);
-  if (the_phys == this) the_phys = nullptr;
+  if (PhysMemory::current == this) PhysMemory::current = nullptr;
 }
 
 Result<std::unique_ptr<PhysMemory>> PhysMemory::create(std::uint64_t bytes, std::string &why) {
@@ -234,12 +232,14 @@ void PhysMemory::add_reclaimer(std::uint64_t (*reclaim)(std::uint64_t wanted)) {
 }
 
 PhysMemory &phys() {
-  KASSERT(the_phys != nullptr);
-  return *the_phys;
+  KASSERT(PhysMemory::current != nullptr);
+  return *PhysMemory::current;
 }
 
+constinit PhysMemory *PhysMemory::current = nullptr;
+
 void set_phys(PhysMemory *memory) {
-  the_phys = memory;
+  PhysMemory::current = memory;
   if (!memory) return;
   memory->add_reclaimer([](std::uint64_t) { return RetireQueue::reap_all(); });
   memory->add_reclaimer(reclaim_page_cache);

@@ -57,7 +57,10 @@ class PhysMemory {
   // page cache) and returns how many frames it freed. Must not sleep.
   void add_reclaimer(std::uint64_t (*reclaim)(std::uint64_t wanted));
 
+  static PhysMemory *current;  // what phys() gives; of set_phys()
+
  private:
+  friend struct DebugLayout;
   struct Buddy;
   PhysMemory();
   bool make_available(std::uint64_t wanted, bool use_reserve);

@@ -66,6 +66,15 @@ Socket::Socket(int domain, int type, int protocol, std::uint32_t flags)
     : File((flags & kSOCK_NONBLOCK) | 2u), domain_(domain), type_(type), protocol_(protocol) {
   inode = make_anonymous_inode(static_cast<std::uint32_t>(FileType::Socket) | 0777,
                                current_task().credentials);
+  Sockets::all().push_back(*this);
+}
+
+constinit Sockets::All *Sockets::made = nullptr;
+
+Sockets::All &Sockets::all() {
+  // Never destroyed: sockets may outlive static objects.
+  static auto *const sockets = made = new All;
+  return *sockets;
 }
 
 std::string Socket::describe() const {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "abi/socket.hpp"
+#include "base/list.hpp"
 #include "base/result.hpp"
 #include "vfs/file.hpp"
 
@@ -89,13 +90,26 @@ class Socket : public File {
   bool pass_credentials_ = false;
   std::optional<Errno> pending_error_;  // SO_ERROR
   bool listening_ = false;
+  // For listings of all sockets: where it is bound, in words; empty when it is not.
+  std::string shown_address_;
 
  private:
+  friend struct DebugLayout;
+  friend class Sockets;
+  ListNode all_link_;
   int domain_, type_, protocol_;
   std::int64_t receive_timeout_ns_ = 0, send_timeout_ns_ = 0;
   std::uint32_t receive_low_water_ = 1;
   abi::Linger linger_{0, 0};
   std::uint32_t flag_options_ = 0;  // bit n: the boolean option number n is on
+};
+
+// All sockets of the guest, in the order in which they were made.
+class Sockets {
+ public:
+  using All = List<Socket, &Socket::all_link_>;
+  static All &all();
+  static All *made;  // what all() gives, or nullptr before; for the debugger
 };
 
 // An address family: makes sockets, and pairs where it can (OpNotSupp otherwise). `type` without

@@ -114,6 +114,11 @@ class UnixSocket final : public Socket {
   static Result<std::string> name_of(const SocketAddress &address);
   static Result<Ref<UnixSocket>> find(const std::string &name, int type);
   Result<void> autobind();
+  void set_bound_name(const std::string &name) {
+    bound_name_ = name;
+    shown_address_ = name;
+    if (!name.empty() && name[0] == '\0') shown_address_[0] = '@';
+  }
   Result<void> connect_datagram(const SocketAddress &address);
   Result<void> connect_connection(const std::string &name);
 
@@ -208,7 +213,7 @@ Result<void> UnixSocket::autobind() {
     const std::uint32_t number = next++ & 0xfffff;
     for (int shift = 16; shift >= 0; shift -= 4) name += kDigits[(number >> shift) & 0xf];
     if (abstract_names().try_emplace(name, this).second) {
-      bound_name_ = name;
+      set_bound_name(name);
       return {};
     }
   }
@@ -221,7 +226,7 @@ Result<void> UnixSocket::bind(const SocketAddress &address) {
   if (name.empty()) return autobind();
   if (name[0] == '\0') {
     if (!abstract_names().try_emplace(name, this).second) return Err(Errno::AddrInUse);
-    bound_name_ = name;
+    set_bound_name(name);
     return {};
   }
   Task &task = current_task();
@@ -239,7 +244,7 @@ Result<void> UnixSocket::bind(const SocketAddress &address) {
   binding_ = std::make_shared<Binding>();
   binding_->socket = this;
   bound.inode().attached = binding_;
-  bound_name_ = name;
+  set_bound_name(name);
   return {};
 }
 
@@ -336,6 +341,7 @@ Result<void> UnixSocket::connect_connection(const std::string &name) {
   auto server = make_ref<UnixSocket>(type(), 0u);
   join(*this, *server);
   server->shown_name_ = listener->bound_name_;
+  server->shown_address_ = listener->shown_address_;
   server->peer_name_ = bound_name_;
   server->peer_credentials_ = own_credentials();
   server->pass_credentials_ = listener->pass_credentials_;

@@ -1,7 +1,7 @@
 // The pid table: numbers of tasks and processes, and the index of groups and sessions.
+#include "proc/pid_table.hpp"
+
 #include <algorithm>
-#include <map>
-#include <unordered_map>
 
 #include "base/log.hpp"
 #include "proc/proc_internal.hpp"
@@ -12,23 +12,9 @@ namespace {
 
 constexpr int kFirstReusedPid = 300;
 
-struct PidTable {
-  std::map<int, Ref<Process>> processes;
-  std::unordered_map<int, Ref<Task>> tasks;
-  std::unordered_map<int, std::vector<Process *>> groups;
-  std::unordered_map<int, unsigned> sessions;  // how many processes each has
-  std::unordered_map<std::uint32_t, std::size_t> user_tasks;
-  int last = 0;
-
-  bool taken(int number) const {
-    return tasks.contains(number) || processes.contains(number) || groups.contains(number) ||
-           sessions.contains(number);
-  }
-};
-
 PidTable &table() {
-  static PidTable instance;
-  return instance;
+  static PidTable *const instance = PidTable::made = new PidTable;
+  return *instance;
 }
 
 void leave_group(Process &process) {
@@ -47,6 +33,8 @@ void leave_session(int sid) {
 }
 
 }  // namespace
+
+constinit PidTable *PidTable::made = nullptr;
 
 std::uint64_t forks_since_boot() { return tasks_made; }
 

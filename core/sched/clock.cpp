@@ -18,13 +18,14 @@ std::int64_t host_ns(clockid_t id) {
 
 }  // namespace
 
-State::State() : base(host_ns(CLOCK_MONOTONIC)) {}
+State::State()
+    : base(host_ns(CLOCK_MONOTONIC)),
+      realtime_offset(host_ns(CLOCK_REALTIME) - host_ns(CLOCK_MONOTONIC) + base.load()) {}
 State state;
 
 namespace {
 
 const std::int64_t real_base = state.base.load();
-std::atomic<std::int64_t> offset{host_ns(CLOCK_REALTIME) - host_ns(CLOCK_MONOTONIC) + real_base};
 
 std::int64_t host_now() {
   const auto source = state.source.load(std::memory_order_relaxed);
@@ -57,10 +58,10 @@ std::int64_t monotonic_ns() {
 
 std::int64_t realtime_ns() { return monotonic_ns() + realtime_offset_ns(); }
 
-std::int64_t realtime_offset_ns() { return offset.load(std::memory_order_relaxed); }
+std::int64_t realtime_offset_ns() { return state.realtime_offset.load(std::memory_order_relaxed); }
 
 void set_realtime(std::int64_t ns_since_epoch) {
-  offset.store(ns_since_epoch - monotonic_ns(), std::memory_order_relaxed);
+  state.realtime_offset.store(ns_since_epoch - monotonic_ns(), std::memory_order_relaxed);
 }
 
 void stop() {

@@ -8,8 +8,8 @@
 
 namespace cowbird::clock {
 
-// Writers hold the big kernel lock; readers take a consistent copy under the sequence counter, which
-// is odd while somebody writes.
+// Writers hold the big kernel lock; readers take a consistent copy under the sequence counter,
+// which is odd while somebody writes.
 struct State {
   std::atomic<std::uint32_t> sequence{0};
   std::atomic<std::int64_t> base;       // host time at guest time 0
@@ -17,6 +17,7 @@ struct State {
   std::atomic<bool> stopped{false};
   std::atomic<std::int64_t (*)()> source{nullptr};
   std::atomic<std::uint32_t> halts{0};
+  std::atomic<std::int64_t> realtime_offset{0};  // realtime less monotonic
   State();
 };
 extern State state;

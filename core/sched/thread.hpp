@@ -24,9 +24,10 @@
 
 namespace cowbird {
 
-class Context;  // engine/platform.hpp
-class Mm;       // mm/mm.hpp
-class Task;     // proc/task.hpp
+class Context;     // engine/platform.hpp
+class Mm;          // mm/mm.hpp
+class SleepMutex;  // sched/wait.hpp
+class Task;        // proc/task.hpp
 
 // Without the guard below it. AddressSanitizer makes frames several times larger.
 #if defined(__SANITIZE_ADDRESS__)
@@ -95,6 +96,9 @@ class Thread : public RefCounted<Thread> {
   // The guest address space that user pointers refer to while this thread runs
   // (mm/user_access.hpp); nullptr for kernel threads. Not owned: the task holds the reference.
   Mm *active_mm = nullptr;
+
+  // The sleeping lock that the thread waits for; nullptr when it waits for something else.
+  SleepMutex *blocked_on = nullptr;
 
   // Owned by the scheduler.
   struct Sched;

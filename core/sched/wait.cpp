@@ -99,10 +99,12 @@ void SleepMutex::lock() {
   if (held_) {
     if (owner_ == self && self)
       panic("'{}' taken twice by thread '{}'", wait_channel_, self->name());
+    self->blocked_on = this;
     // Uninterruptible without a deadline ends with the condition only.
     static_cast<void>(wait_event(
         queue_, [this] { return !held_; }, SleepMode::Uninterruptible, wait_channel_, kNoDeadline,
         true));
+    self->blocked_on = nullptr;
   }
   held_ = true;
   owner_ = self;
@@ -110,11 +112,15 @@ void SleepMutex::lock() {
 
 Result<void> SleepMutex::lock_interruptible() {
   if (!try_lock()) {
-    TRY(wait_event(
+    Thread *self = current_thread();
+    self->blocked_on = this;
+    const auto waited = wait_event(
         queue_, [this] { return !held_; }, SleepMode::Interruptible, wait_channel_, kNoDeadline,
-        true));
+        true);
+    self->blocked_on = nullptr;
+    TRY(waited);
     held_ = true;
-    owner_ = current_thread();
+    owner_ = self;
   }
   return {};
 }

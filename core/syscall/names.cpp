@@ -1,7 +1,7 @@
 // The names of the x86-64 system calls, by number, up to Linux 6.12.
-#include <array>
-
 #include "syscall/names.hpp"
+
+#include <array>
 
 namespace cowbird {
 namespace {

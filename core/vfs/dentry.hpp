@@ -38,6 +38,7 @@ class Dentry : public RefCounted<Dentry> {
 
  private:
   friend struct DentryCache;
+  friend struct DebugLayout;
   explicit Dentry(std::string_view name) : name_(name) {}
   Ref<Dentry> parent_;
   std::string name_;

@@ -96,6 +96,7 @@ class File : public RefCounted<File> {
   std::shared_ptr<void> async_watch;
 
  private:
+  friend struct DebugLayout;
   std::uint32_t flags_;
 };
 

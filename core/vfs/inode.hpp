@@ -145,6 +145,7 @@ class Inode : public RefCounted<Inode> {
   Inode(SuperBlock &sb, std::uint64_t number) : sb_(&sb), number_(number) {}
 
  private:
+  friend struct DebugLayout;
   SuperBlock *sb_;  // kept alive by the mounts and by open files' paths
   std::uint64_t number_;
   SleepMutex lock_{"inode_lock"};

@@ -1,43 +1,18 @@
 #include "vfs/mount.hpp"
 
 #include <algorithm>
-#include <map>
-#include <unordered_map>
 
 #include "abi/mount.hpp"
 #include "base/log.hpp"
 #include "vfs/file.hpp"
+#include "vfs/mount_table.hpp"
 
 namespace cowbird {
 
 namespace {
 
-struct MountPointKey {
-  const Mount *mount;
-  const Dentry *dentry;
-  bool operator==(const MountPointKey &) const = default;
-};
-struct MountPointHash {
-  std::size_t operator()(const MountPointKey &key) const {
-    return (reinterpret_cast<std::uintptr_t>(key.mount) * 31) ^
-           (reinterpret_cast<std::uintptr_t>(key.dentry) >> 4);
-  }
-};
-
-// The name space. Protected by the big kernel lock.
-struct MountTable {
-  std::vector<Ref<Mount>> all;  // attached mounts, in the order of mounting
-  std::unordered_map<MountPointKey, Mount *, MountPointHash> by_point;
-  // The mounts of a file system, attached or not, and its root.
-  struct Use {
-    unsigned mounts = 0;
-    Ref<Dentry> root;
-  };
-  std::map<const SuperBlock *, Use> users;
-  int next_id = 1;
-};
 MountTable &table() {
-  static MountTable *mounts = new MountTable;
+  static MountTable *const mounts = MountTable::made = new MountTable;
   return *mounts;
 }
 
@@ -94,11 +69,14 @@ Result<void> check_mountpoint(const Path &where, bool directory) {
 
 }  // namespace
 
+constinit MountTable *MountTable::made = nullptr;
+
 Mount::Mount(Ref<SuperBlock> superblock, Ref<Dentry> root_dentry, std::string source_name,
              std::uint32_t mount_flags)
     : sb(std::move(superblock)),
       root(std::move(root_dentry)),
       source(std::move(source_name)),
+      type(sb->type_name()),
       flags(mount_flags),
       id(table().next_id++) {
   ++table().users[sb.get()].mounts;

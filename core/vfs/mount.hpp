@@ -25,6 +25,7 @@ class Mount : public RefCounted<Mount> {
   Ref<Mount> parent;
   Ref<Dentry> mountpoint;
   std::string source;
+  std::string type;     // the file system's, "tmpfs"
   std::uint32_t flags;  // MountFlag
   int id;
   bool attached = false;

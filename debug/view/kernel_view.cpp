@@ -96,9 +96,7 @@ class View final : public KernelView {
   KernelThread decode(const Read &read);
   std::string name_of(const Read &read, std::uint64_t id);
   Result<Registers> from_frame(std::uint64_t rsp);
-  std::uint64_t address_of(const void *root) const {
-    return reinterpret_cast<std::uint64_t>(root);
-  }
+  std::uint64_t address_of(const void *root) const { return reinterpret_cast<std::uint64_t>(root); }
 
   StructureReader reader_;
   std::unique_ptr<ElfSymbols> symbols_;
@@ -107,6 +105,7 @@ class View final : public KernelView {
   std::uint64_t switched_address_ = 0;
   std::vector<KernelThread> threads_;
   std::vector<VcpuState> vcpus_;
+  bool frozen_ = false;
   std::unordered_map<std::uint64_t, std::size_t> vcpu_index_;  // address -> place in vcpus_
   std::unordered_map<std::int64_t, std::size_t> by_tid_;
   std::unordered_map<std::uint64_t, Read> reads_;  // by the thread's address; of this refresh
@@ -135,14 +134,17 @@ Result<void> View::load_table(std::string &why) {
     return Err(Errno::Fault);
   }
   if (std::memcmp(head.magic, debug_view::kMagic, sizeof head.magic) != 0) {
-    why = fmt::format("There is no table for debuggers at {:#x}: the program file is not the one "
-                      "that the process runs.", at);
+    why = fmt::format(
+        "There is no table for debuggers at {:#x}: the program file is not the one "
+        "that the process runs.",
+        at);
     return Err(Errno::NoEnt);
   }
   if (head.version != debug_view::kVersion || head.size < sizeof(Table)) {
-    why = fmt::format("The kernel's table for debuggers has version {} and {} bytes, this debugger "
-                      "knows version {} of {} bytes: use the debugger of the guest's own program.",
-                      head.version, head.size, debug_view::kVersion, sizeof(Table));
+    why = fmt::format(
+        "The kernel's table for debuggers has version {} and {} bytes, this debugger "
+        "knows version {} of {} bytes: use the debugger of the guest's own program.",
+        head.version, head.size, debug_view::kVersion, sizeof(Table));
     return Err(Errno::OpNotSupp);
   }
   if (!reader_.bytes(at, std::as_writable_bytes(std::span(&table_, 1)))) return Err(Errno::Fault);
@@ -168,6 +170,7 @@ Result<void> View::refresh() {
     if (reader_.damage() != 0) return Err(Errno::Fault);
     return {};
   }
+  frozen_ = reader_.value<std::uint8_t>(core + table_.core.frozen) != 0;
   read_vcpus(core);
   prefetch();
   walk_threads(core);
@@ -221,10 +224,10 @@ void View::prefetch() {
   for (std::size_t i = 0; i + 1 < pieces.size(); i += 2) {
     const std::uint64_t address = pieces[i].address;
     Read &read = reads_.at(address);
-    const bool same = pieces[i].good && pieces[i + 1].good &&
-                      read.thread.get<std::uint64_t>(table_.thread.sched) == read.sched_address &&
-                      (read.thread.get<std::uint64_t>(0) == address_of(table_.task_vtable)) ==
-                          read.is_task;
+    const bool same =
+        pieces[i].good && pieces[i + 1].good &&
+        read.thread.get<std::uint64_t>(table_.thread.sched) == read.sched_address &&
+        (read.thread.get<std::uint64_t>(0) == address_of(table_.task_vtable)) == read.is_task;
     if (!same) reads_.erase(address);
   }
   order_.clear();
@@ -340,6 +343,8 @@ KernelThread View::decode(const Read &read) {
   thread.user_ns = blob.get<std::int64_t>(layout.user_ns);
   thread.system_ns = blob.get<std::int64_t>(layout.system_ns);
   thread.nice = blob.get<int>(layout.nice);
+  thread.blocked_on = blob.get<std::uint64_t>(layout.blocked_on);
+  thread.frozen = frozen_ && !blob.get<bool>(layout.runs_while_frozen);
   thread.saved_rsp = sched.get<std::uint64_t>(table_.sched.saved_rsp);
   thread.stack_low = sched.get<std::uint64_t>(table_.sched.stack_low);
   thread.stack_high = sched.get<std::uint64_t>(table_.sched.stack_high);
@@ -424,14 +429,14 @@ Result<Registers> View::user_registers(const KernelThread &thread) {
                             std::as_writable_bytes(std::span(&regs, 1))));
   Registers out;
   const std::pair<Reg, std::uint64_t> values[] = {
-      {Reg::Rax, regs.rax},       {Reg::Rbx, regs.rbx},        {Reg::Rcx, regs.rcx},
-      {Reg::Rdx, regs.rdx},       {Reg::Rsi, regs.rsi},        {Reg::Rdi, regs.rdi},
-      {Reg::Rbp, regs.rbp},       {Reg::Rsp, regs.rsp},        {Reg::R8, regs.r8},
-      {Reg::R9, regs.r9},         {Reg::R10, regs.r10},        {Reg::R11, regs.r11},
-      {Reg::R12, regs.r12},       {Reg::R13, regs.r13},        {Reg::R14, regs.r14},
-      {Reg::R15, regs.r15},       {Reg::Rip, regs.rip},        {Reg::Eflags, regs.eflags},
-      {Reg::Cs, regs.cs},         {Reg::Ss, regs.ss},          {Reg::Ds, regs.ds},
-      {Reg::Es, regs.es},         {Reg::Fs, regs.fs},          {Reg::Gs, regs.gs},
+      {Reg::Rax, regs.rax},        {Reg::Rbx, regs.rbx},        {Reg::Rcx, regs.rcx},
+      {Reg::Rdx, regs.rdx},        {Reg::Rsi, regs.rsi},        {Reg::Rdi, regs.rdi},
+      {Reg::Rbp, regs.rbp},        {Reg::Rsp, regs.rsp},        {Reg::R8, regs.r8},
+      {Reg::R9, regs.r9},          {Reg::R10, regs.r10},        {Reg::R11, regs.r11},
+      {Reg::R12, regs.r12},        {Reg::R13, regs.r13},        {Reg::R14, regs.r14},
+      {Reg::R15, regs.r15},        {Reg::Rip, regs.rip},        {Reg::Eflags, regs.eflags},
+      {Reg::Cs, regs.cs},          {Reg::Ss, regs.ss},          {Reg::Ds, regs.ds},
+      {Reg::Es, regs.es},          {Reg::Fs, regs.fs},          {Reg::Gs, regs.gs},
       {Reg::FsBase, regs.fs_base}, {Reg::GsBase, regs.gs_base}, {Reg::OrigRax, regs.orig_rax}};
   for (const auto &[reg, value] : values) out.set(reg, value);
   return out;
@@ -474,9 +479,9 @@ Result<std::vector<KernelView::ClockPatch>> View::clock_patch(std::int64_t stopp
     const auto raw = std::as_bytes(std::span(&value, 1));
     patches.push_back({at + offset, {raw.begin(), raw.end()}});
   };
-  // A clock that stands still of itself goes on from where it stood. Else guest time 0 moves by what
-  // the guest shall not see. Whoever reads the clock just now reads again, because the sequence
-  // moves; whoever measures a span sees that a halt was in it.
+  // A clock that stands still of itself goes on from where it stood. Else guest time 0 moves by
+  // what the guest shall not see. Whoever reads the clock just now reads again, because the
+  // sequence moves; whoever measures a span sees that a halt was in it.
   if (stopped == 0) put(layout.base, base + stopped_ns);
   put(layout.sequence, sequence + 2);
   put(layout.halts, halts + 1);
@@ -515,12 +520,12 @@ std::string describe_state(const KernelThread &thread) {
 }
 
 Result<std::unique_ptr<KernelView>> KernelView::open(MemoryReader &memory,
-                                                     const std::string &program,
-                                                     std::uint64_t base, std::string &why) {
+                                                     const std::string &program, std::uint64_t base,
+                                                     std::string &why) {
   auto symbols = ElfSymbols::open(program);
   if (!symbols) {
-    why = fmt::format("The symbols of {} cannot be read: {}.", program,
-                      errno_text(symbols.error()));
+    why =
+        fmt::format("The symbols of {} cannot be read: {}.", program, errno_text(symbols.error()));
     return Err(symbols.error());
   }
   auto view = std::make_unique<View>(memory, std::move(*symbols), base);

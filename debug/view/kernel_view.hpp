@@ -66,6 +66,7 @@ struct KernelThread {
   int pid = 0, guest_tid = 0;
   std::optional<std::uint64_t> syscall;
   std::uint64_t process = 0, context = 0, mm = 0;  // of a guest thread: addresses, 0: none
+  std::uint64_t blocked_on = 0;                    // address of the SleepMutex that it waits for
   std::int64_t user_ns = 0, system_ns = 0;
   int nice = 0;
 };

@@ -53,8 +53,8 @@ class StructureReader {
   std::vector<std::uint64_t> map(std::uint64_t address);
   // Of a std::unordered_map whose keys are numbers or pointers (their hash is not kept).
   std::vector<std::uint64_t> hash_map(std::uint64_t address);
-  // The objects of a List: `head` is the list's address, `link` the offset of the link in an object,
-  // `next` that of the forward pointer in a link.
+  // The objects of a List: `head` is the list's address, `link` the offset of the link in an
+  // object, `next` that of the forward pointer in a link.
   std::vector<std::uint64_t> list(std::uint64_t head, std::uint32_t link, std::uint32_t next);
 
  private:

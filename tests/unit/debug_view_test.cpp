@@ -1,5 +1,7 @@
 // The debugger's view of the kernel's structures, looking at this very process while the big kernel
 // lock keeps it still.
+#include "boot/debug_view.hpp"
+
 #include <elf.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
@@ -10,7 +12,6 @@
 #include <map>
 #include <thread>
 
-#include "boot/debug_view.hpp"
 #include "debug/view/elf_symbols.hpp"
 #include "debug/view/kernel_view.hpp"
 #include "engine/platform.hpp"
@@ -76,8 +77,8 @@ class Sleepers {
   void add(const std::string &name, SleepMode mode = SleepMode::Interruptible) {
     auto thread = Thread::spawn(name, [this, mode] {
       ++asleep_;
-      [[maybe_unused]] const auto slept =
-          wait_event(queue_, [this] { return done_; }, mode, "test_sleep");
+      [[maybe_unused]] const auto slept = wait_event(
+          queue_, [this] { return done_; }, mode, "test_sleep");
       --asleep_;
     });
     KASSERT(thread);
@@ -145,8 +146,8 @@ TEST_CASE("a table of another version is refused in words") {
   auto symbols = debug::ElfSymbols::open("/proc/self/exe");
   REQUIRE(symbols);
   std::string why;
-  const auto opened = debug::KernelView::open(
-      reader, "/proc/self/exe", ::getauxval(AT_ENTRY) - (*symbols)->entry(), why);
+  const auto opened = debug::KernelView::open(reader, "/proc/self/exe",
+                                              ::getauxval(AT_ENTRY) - (*symbols)->entry(), why);
   CHECK(opened.is(Errno::OpNotSupp));
   CHECK_THAT(why, Catch::Matchers::Contains("version 999"));
 }
@@ -232,9 +233,8 @@ TEST_CASE("threads that run are on a vCPU, in kernel or guest code") {
   std::atomic<bool> waiting{false}, go{false};
   {
     BklGuard guard;
-    REQUIRE(Thread::spawn("in user", [&] {
-      scheduler::run_user(guest, [&] { return guest.run(); });
-    }));
+    REQUIRE(
+        Thread::spawn("in user", [&] { scheduler::run_user(guest, [&] { return guest.run(); }); }));
     REQUIRE(Thread::spawn("in kernel", [&] {
       BklReleased released;
       waiting.store(true);
@@ -302,7 +302,9 @@ TEST_CASE("damaged structures end the walk and are counted") {
   const std::uint64_t third = fixture.view->threads()[2].address;
   const std::uint64_t next = third + layout.thread.all_link + layout.list.next;
 
-  SECTION("a list that runs in a ring") { fixture.reader.replaced[next] = third + layout.thread.all_link; }
+  SECTION("a list that runs in a ring") {
+    fixture.reader.replaced[next] = third + layout.thread.all_link;
+  }
   SECTION("a list that ends nowhere") { fixture.reader.replaced[next] = 0; }
   SECTION("a list that leaves readable memory") { fixture.reader.replaced[next] = 0x10; }
   REQUIRE(fixture.view->refresh());

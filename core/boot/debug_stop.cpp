@@ -1,0 +1,140 @@
+#include "boot/debug_stop.hpp"
+
+#include <sys/prctl.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+
+#include "sched/bkl.hpp"
+
+extern "C" {
+constinit volatile int cowbird_debug_hold = 0;
+
+__attribute__((noinline)) void cowbird_panic_stop(const char *message) {
+  // Not empty, so that no call of it goes away.
+  asm volatile("" : : "r"(message) : "memory");
+}
+
+__attribute__((noinline)) void cowbird_debug_wait_for_gdb() {
+  constexpr timespec kPause{0, 10'000'000};
+  while (cowbird_debug_hold != 0) ::nanosleep(&kPause, nullptr);
+}
+}
+
+namespace cowbird::boot {
+namespace {
+
+constexpr timespec kPause{0, 20'000'000};
+constexpr int kPausesForCore = 5 * 60 * 50;  // five minutes
+constexpr int kPausesForLock = 10;
+
+// Made beforehand, because a panic may not allocate.
+struct Prepared {
+  bool stand_still = false;
+  bool core = false;
+  char name[128] = "";
+  char core_file[4096] = "";
+  char pid[16] = "";
+  const char *guest_memory = nullptr;
+};
+Prepared prepared;
+std::atomic<bool> core_done{false};
+
+void say(const char *text) {
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text, std::strlen(text));
+}
+
+void disarm_watchdog() {
+  const itimerval never{};
+  ::setitimer(ITIMER_REAL, &never, nullptr);
+}
+
+// The process that was asked to write gets the memory of this one for the moment before its exec.
+pid_t start_writer(const char *message) {
+  // argv wants no const; execve(2) does not change it.
+  char *const argv[] = {const_cast<char *>("cowbird"),
+                        const_cast<char *>("gdbserver"),
+                        const_cast<char *>("--pid"),
+                        prepared.pid,
+                        const_cast<char *>("--write-core"),
+                        prepared.core_file,
+                        const_cast<char *>("--panic"),
+                        const_cast<char *>(message),
+                        const_cast<char *>(prepared.guest_memory),
+                        nullptr};
+  const pid_t child = ::vfork();
+  if (child == 0) {
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    ::execve("/proc/self/exe", argv, environ);
+    ::_exit(127);
+  }
+  return child;
+}
+
+}  // namespace
+
+void set_panic_policy(const PanicPolicy &policy) {
+  prepared.stand_still = policy.stand_still;
+  prepared.core = !policy.core_directory.empty();
+  prepared.guest_memory = policy.core_guest_memory ? "--guest-memory" : nullptr;
+  std::snprintf(prepared.name, sizeof prepared.name, "%s", policy.guest_name.c_str());
+  std::snprintf(prepared.pid, sizeof prepared.pid, "%d", static_cast<int>(::getpid()));
+  const int length = std::snprintf(prepared.core_file, sizeof prepared.core_file, "%s/%s.%s.core",
+                                   policy.core_directory.c_str(), prepared.name, prepared.pid);
+  if (length < 0 || static_cast<std::size_t>(length) >= sizeof prepared.core_file) {
+    prepared.core = false;
+  }
+}
+
+bool panic_stands_still() { return prepared.stand_still; }
+
+void write_panic_core(const char *message) {
+  if (!prepared.core || core_done.exchange(true)) return;
+  disarm_watchdog();
+  // The writer is no ancestor of ours, which Yama's default demands.
+  ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+  const pid_t writer = start_writer(message);
+  if (writer < 0) {
+    say("cowbird: no core file: the host refuses another process\n");
+    return;
+  }
+  int status = 0;
+  for (int i = 0; i < kPausesForCore; ++i) {
+    const pid_t ended = ::waitpid(writer, &status, WNOHANG);
+    if (ended == writer && (!WIFEXITED(status) || WEXITSTATUS(status) != 0)) {
+      say("cowbird: the core file was not written\n");
+    }
+    if (ended != 0) return;
+    ::nanosleep(&kPause, nullptr);
+  }
+  ::kill(writer, SIGKILL);
+  ::waitpid(writer, &status, 0);
+  say("cowbird: writing the core file took too long; it is not complete\n");
+}
+
+void stand_still_after_panic() {
+  disarm_watchdog();
+  ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+  char line[512];
+  std::snprintf(line, sizeof line,
+                "cowbird: the guest stands still, as [debug] on_panic wants it. Look at it with\n"
+                "  cowbird gdb %s\nand end it with\n  kill %s\n",
+                prepared.name, prepared.pid);
+  say(line);
+  // Nothing else of the kernel goes on. When the lock is not to be had, it is ours already, or its
+  // holder stands still too.
+  for (int i = 0; i < kPausesForLock && !big_kernel_lock.try_lock(); ++i) {
+    ::nanosleep(&kPause, nullptr);
+  }
+  for (;;) ::pause();
+}
+
+}  // namespace cowbird::boot
