@@ -19,6 +19,7 @@
 #include "sched/clock.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/wait.hpp"
+#include "tty/console_server.hpp"
 
 namespace cowbird {
 namespace {
@@ -191,6 +192,10 @@ int Machine::wait() {
   scheduler::stop();
   platform_->shutdown();
   irq::stop();
+  {
+    const BklGuard guard;
+    console_server::stop(restart_ ? "The guest starts again." : "The guest has ended.");
+  }
   restore_host_terminals();
   drop_instance();
   return status_;

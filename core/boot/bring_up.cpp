@@ -26,6 +26,8 @@
 #include "proc/uts.hpp"
 #include "sched/scheduler.hpp"
 #include "syscall/syscall.hpp"
+#include "tty/console_server.hpp"
+#include "tty/console_tap.hpp"
 #include "tty/pty.hpp"
 
 namespace cowbird {
@@ -100,7 +102,7 @@ bool Machine::set_up_devices() {
   if (const auto done = register_memory_devices(); !done) {
     return fail(fmt::format("The memory devices cannot be made: {}.", errno_text(done.error())));
   }
-  if (!set_up_consoles()) return false;
+  if (!set_up_consoles() || !start_console_server()) return false;
   if (const auto done = register_tty_devices(main_console_); !done) {
     return fail(fmt::format("The terminal devices cannot be made: {}.", errno_text(done.error())));
   }
@@ -134,6 +136,7 @@ Tty *Machine::make_console_device(const std::string &name, std::uint32_t unit,
     fail(fmt::format("{}{} cannot be registered as /dev/tty{}.", at, name, unit));
     return nullptr;
   }
+  add_console_tap(fmt::format("con{}", unit), **tty);
   consoles_.push_back(*tty);
   return *tty;
 }
@@ -167,6 +170,15 @@ bool Machine::set_up_consoles() {
   // discipline.
   console_log::set_terminal(request_.run ? nullptr : main_console_);
   return true;
+}
+
+// Others attach to the consoles by the run-time directory; a guest without one is alone with its
+// caller.
+bool Machine::start_console_server() {
+  if (!instance_) return true;
+  std::string error;
+  if (console_server::start(instance_->file("console"), name_, error)) return true;
+  return fail(std::move(error));
 }
 
 bool Machine::set_up_blocks() {

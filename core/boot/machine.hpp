@@ -50,6 +50,7 @@ class Machine {
   bool set_up_file_systems();
   bool set_up_devices();
   bool set_up_consoles();
+  bool start_console_server();
   bool set_up_blocks();
   bool set_up_root(FsContext &fs);
   bool set_up_mounts(FsContext &fs);

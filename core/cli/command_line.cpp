@@ -16,6 +16,9 @@ namespace {
 
 constexpr const char *kSetHelp =
     "Set a key of the machine file, by its dotted path; may be repeated";
+constexpr const char *kGuestHelp = "A running guest: its name, directory or process id";
+constexpr const char *kDirectoryHelp =
+    "Where the run-time directories of guests are; COWBIRD_DIR or ~/.uml by default";
 constexpr const char *kPathHelp = "Look for plugins in this folder first; may be repeated";
 
 // The program's CLI11 tree, with the variables that parsing fills.
@@ -31,6 +34,7 @@ class Grammar {
     add_boot();
     add_run();
     add_check();
+    add_console();
     add_plugin();
     add_completion();
   }
@@ -122,6 +126,22 @@ class Grammar {
     repeatable(check_cmd_->add_option("--set", check_.sets, kSetHelp)->type_name("KEY=VALUE"));
   }
 
+  void add_console() {
+    console_cmd_ = command(app_, "console", "Attach your terminal to a console of a running guest",
+                           "  cowbird console demo\n"
+                           "  cowbird console demo ssl0 --escape ctrl-a\n"
+                           "  cowbird console demo --read-only > demo.log\n");
+    console_cmd_->add_option("GUEST", console_.guest, kGuestHelp)->required();
+    console_cmd_->add_option("DEVICE", console_.device,
+                             "The console or serial line, such as con1; con0 by default");
+    console_cmd_->add_flag("-r,--read-only", console_.read_only, "Watch only; ctrl-c ends it");
+    console_cmd_
+        ->add_option("--escape", console_.escape,
+                     "The key before d (leave), ? (help) or itself; ctrl-] by default")
+        ->type_name("KEY|none");
+    console_cmd_->add_option("--dir", console_.directory, kDirectoryHelp)->type_name("DIR");
+  }
+
   void add_plugin() {
     plugin_cmd_ = command(app_, "plugin", "Look at plugins",
                           "  cowbird plugin list\n  cowbird plugin show fd\n");
@@ -160,6 +180,7 @@ class Grammar {
     }
     if (has_tail) return WrongUsage{"Only boot and run take arguments after --."};
     if (check_cmd_->parsed()) return check_;
+    if (console_cmd_->parsed()) return console_;
     if (list_cmd_->parsed()) return list_;
     if (show_cmd_->parsed()) return show_;
     if (completion_cmd_->parsed()) {
@@ -167,7 +188,7 @@ class Grammar {
         return WrongUsage{fmt::format("There is no completion for \"{}\", only for bash.", shell_)};
       return PrintText{bash_completion(docs())};
     }
-    return WrongUsage{"A command is missing: boot, run, check, plugin or completion."};
+    return WrongUsage{"A command is missing: boot, run, check, console, plugin or completion."};
   }
 
   // The subcommand that was being parsed.
@@ -236,6 +257,7 @@ class Grammar {
   CLI::App *boot_cmd_ = nullptr;
   CLI::App *run_cmd_ = nullptr;
   CLI::App *check_cmd_ = nullptr;
+  CLI::App *console_cmd_ = nullptr;
   CLI::App *plugin_cmd_ = nullptr;
   CLI::App *list_cmd_ = nullptr;
   CLI::App *show_cmd_ = nullptr;
@@ -243,6 +265,7 @@ class Grammar {
   BootArguments boot_;
   RunArguments run_;
   CheckArguments check_;
+  ConsoleArguments console_;
   PluginListArguments list_;
   PluginShowArguments show_;
   std::string shell_;

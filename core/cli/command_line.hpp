@@ -43,6 +43,14 @@ struct PluginShowArguments {
   std::vector<std::string> path;
 };
 
+struct ConsoleArguments {
+  std::string guest;
+  std::string device;     // empty: con0
+  std::string directory;  // of running guests; empty: the default
+  bool read_only = false;
+  std::string escape = "^]";
+};
+
 // Asked-for text that has been made already: help, version, manual page, completion.
 struct PrintText {
   std::string text;
@@ -53,7 +61,7 @@ struct WrongUsage {
 };
 
 using ParsedCommand = std::variant<BootArguments, RunArguments, CheckArguments, PluginListArguments,
-                                   PluginShowArguments, PrintText, WrongUsage>;
+                                   PluginShowArguments, ConsoleArguments, PrintText, WrongUsage>;
 
 // `arguments` without the program's name.
 ParsedCommand parse_command_line(const std::vector<std::string> &arguments);

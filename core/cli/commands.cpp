@@ -11,6 +11,8 @@
 #include <string_view>
 
 #include "cli/command_line.hpp"
+#include "cli/console_client.hpp"
+#include "instance/instance.hpp"
 #include "machine/describe.hpp"
 #include "machine/machine_file.hpp"
 #include "plugins/near_match.hpp"
@@ -35,6 +37,7 @@ class Commands {
   int operator()(const BootArguments &arguments);
   int operator()(const RunArguments &arguments);
   int operator()(const CheckArguments &arguments);
+  int operator()(const ConsoleArguments &arguments);
   int operator()(const PluginListArguments &arguments);
   int operator()(const PluginShowArguments &arguments);
 
@@ -187,6 +190,24 @@ int Commands::operator()(const CheckArguments &arguments) {
   }
   env_.out << describe_machine(*loaded.config);
   return kExitOk;
+}
+
+int Commands::operator()(const ConsoleArguments &arguments) {
+  const auto escape = EscapeKey::parse(arguments.escape);
+  if (!escape) {
+    return usage_error(
+        fmt::format("--escape \"{}\" is no key. Write one such as ctrl-], ^a or ~, or none.",
+                    arguments.escape));
+  }
+  std::string error;
+  const auto root = instance_root(arguments.directory, error);
+  const auto guest = root ? find_instance(*root, arguments.guest, error) : std::nullopt;
+  if (!guest) {
+    print_error("cowbird", error);
+    return kExitHostError;
+  }
+  return attach_console(
+      {guest->name, guest->directory, arguments.device, arguments.read_only, *escape}, env_.err);
 }
 
 std::vector<std::filesystem::path> search_path(const std::vector<std::string> &first) {

@@ -46,6 +46,7 @@ Tty::Tty(std::string n, DeviceNumber num, TtyPort &p)
 }
 
 Tty::~Tty() {
+  remove_console_tap(*this);
   std::erase(all_ttys(), this);
   if (session != 0) clear_session(session, this);
 }
@@ -66,10 +67,12 @@ void Tty::flush_to_port() {
   if (flushing || !active) return;
   flushing = true;
   while (true) {
-    const auto pending = ldisc.pending_output();
+    auto pending = ldisc.pending_output();
+    if (tap) pending = pending.first(std::min(pending.size(), tap->output_room()));
     if (pending.empty()) break;
     const std::size_t taken = port.write(pending);
     if (taken == 0) break;
+    if (tap) tap->record(pending.first(taken));
     ldisc.consume_output(taken);
   }
   flushing = false;
@@ -80,6 +83,7 @@ void Tty::after_read() {
     throttled = false;
     port.throttle(false);
   }
+  if (tap) tap->after_read();
 }
 
 Result<void> Tty::activate() {
@@ -117,7 +121,9 @@ void Tty::set_window(const Winsize &size) {
   const bool changed = size.rows != window.rows || size.columns != window.columns ||
                        size.width_px != window.width_px || size.height_px != window.height_px;
   window = size;
-  if (changed) signal_foreground(kSigWinch);
+  if (!changed) return;
+  signal_foreground(kSigWinch);
+  if (tap) tap->window_changed(size.rows, size.columns);
 }
 
 // --- the open file

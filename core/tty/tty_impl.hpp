@@ -2,6 +2,7 @@
 #pragma once
 
 #include "proc/task.hpp"
+#include "tty/console_tap.hpp"
 #include "tty/line_discipline.hpp"
 #include "tty/tty.hpp"
 
@@ -47,6 +48,7 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
   bool flushing = false;
   unsigned opens = 0;
   std::uint64_t generation = 0;  // counts hang-ups: files of an older one are dead
+  std::unique_ptr<ConsoleTap> tap;  // of consoles and serial lines: add_console_tap()
 
   WaitQueue read_wait;
   WaitQueue write_wait;
