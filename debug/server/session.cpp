@@ -244,6 +244,7 @@ void Session::detach(const Arguments &arguments) {
   breakpoints_.forget();
   stopped_.clear();
   pending_.clear();
+  later_.clear();
   changed();
   reply_ok();
 }

@@ -146,6 +146,7 @@ class Session {
   void handle_event(StopEvent event);
   void reply_stop(const StopEvent &event);
   void queue_stop(StopEvent event);
+  void notify();
   void follow(const StopEvent &event);
   std::string stop_text(const StopEvent &event);
   void insert(const Arguments &);
@@ -189,7 +190,7 @@ class Session {
   std::optional<StopEvent> last_stop_;
   // Non-stop: stops that gdb has not acknowledged; the first one has been sent.
   bool non_stop_ = false;
-  std::deque<StopEvent> pending_;
+  std::deque<StopEvent> pending_, later_;
   std::set<ThreadId> stopped_;
 
   ThreadId general_, continue_{kAll, kAll}, current_;

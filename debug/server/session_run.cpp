@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <csignal>
+#include <iterator>
+#include <utility>
 
 #include "debug/rsp/hex.hpp"
 #include "debug/rsp/signals.hpp"
@@ -144,23 +146,33 @@ void Session::stop_query(const Arguments &) {
     if (last_stop_) return reply_stop(*last_stop_);
     return reply_stop({.thread = resolve({0, 0}).value_or(current_), .signal = SIGTRAP});
   }
+  // gdb 13 dies of an assertion of its own when `?` brings it more than one stop. The others follow
+  // as notifications.
   std::set<ThreadId> known;
   for (const auto &event : pending_) known.insert(event.thread);
   for (const auto id : stopped_)
     if (!known.contains(id)) pending_.push_back({.thread = id, .reason = StopReason::Interrupted});
-  if (pending_.empty())
-    reply_ok();
-  else
-    reply(stop_text(pending_.front()));
+  if (pending_.empty()) return reply_ok();
+  reply(stop_text(pending_.front()));
+  later_.assign(std::make_move_iterator(pending_.begin() + 1),
+                std::make_move_iterator(pending_.end()));
+  pending_.resize(1);
 }
 
 // The one before has arrived.
 void Session::v_stopped(const Arguments &) {
   if (!pending_.empty()) pending_.pop_front();
-  if (pending_.empty())
-    reply_ok();
-  else
-    reply(stop_text(pending_.front()));
+  if (!pending_.empty()) return reply(stop_text(pending_.front()));
+  reply_ok();
+  pending_ = std::exchange(later_, {});
+  notify();
+}
+
+void Session::notify() {
+  if (pending_.empty()) return;
+  const auto text = "Stop:" + stop_text(pending_.front());
+  if (trace_) trace_('%', text);
+  append_notification(output_, text);
 }
 
 void Session::set_non_stop(const Arguments &arguments) {
@@ -169,6 +181,7 @@ void Session::set_non_stop(const Arguments &arguments) {
   target_.set_non_stop(non_stop_);
   stopped_.clear();
   pending_.clear();
+  later_.clear();
   if (non_stop_)
     for (const auto &thread : threads()) stopped_.insert(thread.id);
   reply_ok();
@@ -235,10 +248,7 @@ void Session::queue_stop(StopEvent event) {
       event.reason != StopReason::ProcessExited && event.reason != StopReason::ProcessKilled)
     stopped_.insert(event.thread);
   pending_.push_back(std::move(event));
-  if (pending_.size() > 1) return;  // gdb fetches it by vStopped
-  const auto text = "Stop:" + stop_text(pending_.front());
-  if (trace_) trace_('%', text);
-  append_notification(output_, text);
+  if (pending_.size() == 1) notify();  // gdb fetches further ones by vStopped
 }
 
 std::string Session::stop_text(const StopEvent &event) {
