@@ -221,7 +221,8 @@ void Session::extended_mode(const Arguments &) {
 void Session::detach(const Arguments &arguments) {
   auto text = std::string_view(arguments.text(0));
   if (!attached_) return reply_ok();
-  const auto attached = target_.processes();
+  auto attached = target_.processes();
+  if (kernel_hidden_) std::erase(attached, kKernelPid);
   if (text.starts_with(';')) {
     const auto pid = hex_number(text.substr(1));
     const auto known = [&](std::int64_t p) { return pid && static_cast<std::uint64_t>(p) == *pid; };
@@ -239,14 +240,19 @@ void Session::detach(const Arguments &arguments) {
   } else if (!text.empty()) {
     return reply_error(Errno::Inval);
   }
+  let_go();
+  reply_ok();
+}
+
+void Session::let_go() {
   target_.detach_all();
   attached_ = false;
+  kernel_hidden_ = false;
   breakpoints_.forget();
   stopped_.clear();
   pending_.clear();
   later_.clear();
   changed();
-  reply_ok();
 }
 
 void Session::kill_all(const Arguments &) {
@@ -273,14 +279,18 @@ void Session::v_kill(const Arguments &arguments) {
 void Session::v_attach(const Arguments &arguments) {
   const auto pid = static_cast<std::int64_t>(arguments.number(0));
   if (guest_ended_) return reply_error(Errno::Srch, "The guest has ended.");
-  if (!attached_) {
-    std::string why;
-    if (!attach_target(why)) return reply_error(Errno::Io, why);
-  }
+  const bool anew = !attached_;
+  std::string why;
+  if (anew && !attach_target(why)) return reply_error(Errno::Io, why);
   if (pid != kKernelPid) {
     const auto done = target_.attach_process(pid);
-    if (!done) return reply_error(done.error(), target_.last_words());
+    if (!done) {
+      why = target_.last_words();
+      if (anew) let_go();
+      return reply_error(done.error(), why);
+    }
   }
+  if (anew || pid == kKernelPid) kernel_hidden_ = pid != kKernelPid;
   changed();
   current_ = resolve({pid, 0}).value_or(current_);
   if (!non_stop_) return reply_stop({.thread = current_, .reason = StopReason::Interrupted});

@@ -90,6 +90,7 @@ class Session {
   bool flush();
   void changed();  // threads have run: what was cached is old
   void end_guest();
+  void let_go();  // detaches from everything
   void q_supported(const Arguments &);
   void start_no_ack(const Arguments &);
   void must_reply_empty(const Arguments &);
@@ -117,6 +118,7 @@ class Session {
   void write_all(const Arguments &);
   void read_one(const Arguments &);
   void write_one(const Arguments &);
+  bool keeps_value(ThreadId thread, unsigned number, std::string_view hex);
   void read_memory(const Arguments &);
   void read_memory_binary(const Arguments &);
   void write_memory(const Arguments &);
@@ -181,6 +183,9 @@ class Session {
 
   // Life.
   bool attached_ = false;
+  // gdb has detached from everything and then attached to a guest process only: it would take the
+  // kernel for a process of unknown registers.
+  bool kernel_hidden_ = false;
   bool finished_ = false;
   bool guest_ended_ = false;
 

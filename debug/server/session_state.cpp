@@ -38,7 +38,10 @@ std::int64_t Session::general_pid() {
 }
 
 const std::vector<ThreadInfo> &Session::threads() {
-  if (!threads_) threads_ = target_.threads();
+  if (threads_) return *threads_;
+  threads_ = target_.threads();
+  if (kernel_hidden_)
+    std::erase_if(*threads_, [](const ThreadInfo &thread) { return thread.id.pid == kKernelPid; });
   return *threads_;
 }
 
@@ -160,10 +163,19 @@ void Session::write_one(const Arguments &arguments) {
     change.xstate = (*now)->xstate;
     parsed = layout_->set(change, number, arguments.text(1));
   }
+  if (!parsed && keeps_value(*thread, number, arguments.text(1))) return reply_ok();
   if (!parsed) return reply_error(parsed.error());
   const auto done = target_.write_registers(*thread, change);
   registers_.erase(*thread);
   reply_result(done);
+}
+
+// Whether the register has this value already: gdb sets all of them back after it has called a
+// function, those that cannot be set too.
+bool Session::keeps_value(ThreadId thread, unsigned number, std::string_view hex) {
+  const auto now = registers(thread);
+  std::string value;
+  return now && layout_->append(value, number, **now) && value == hex;
 }
 
 // Up to `most` bytes; fewer where the memory ends.

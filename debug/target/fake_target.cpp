@@ -12,7 +12,6 @@
 #include <cstring>
 #include <initializer_list>
 
-#include "abi/auxv.hpp"
 #include "debug/rsp/register_layout.hpp"
 
 namespace cowbird::debug {
@@ -548,8 +547,9 @@ Result<std::string> FakeTarget::executable(std::int64_t pid) {
 Result<std::vector<std::byte>> FakeTarget::auxv(std::int64_t pid) {
   const auto found = processes_.find(pid);
   if (found == processes_.end()) return Err(Errno::Srch);
-  constexpr std::uint64_t kEntry = 9, kEnd = 0;
-  const std::array<std::uint64_t, 4> entries = {kEntry, found->second.entry, kEnd, 0};
+  constexpr std::uint64_t kPageSize = 6, kEntry = 9, kEnd = 0;
+  const std::array<std::uint64_t, 6> entries = {kPageSize, FakeMemory::kPage, kEntry,
+                                                found->second.entry, kEnd, 0};
   const auto bytes = std::as_bytes(std::span(entries));
   return std::vector(bytes.begin(), bytes.end());
 }

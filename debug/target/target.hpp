@@ -249,6 +249,8 @@ class Target {
 
   // --- what gdb reads to find symbols
   virtual Result<std::string> executable(std::int64_t pid) = 0;  // path for vFile
+  // With AT_PAGESZ: gdb takes a process without it for one of uClinux, and all processes for one
+  // address space.
   virtual Result<std::vector<std::byte>> auxv(std::int64_t pid) = 0;
   virtual Result<std::vector<Library>> libraries(std::int64_t pid) = 0;
   virtual Result<std::vector<std::byte>> siginfo(ThreadId id) = 0;

@@ -55,6 +55,16 @@ forks:
         .cfi_endproc
         .size forks, . - forks
 
+        .globl execs
+        .type execs, @function
+execs:
+        .cfi_startproc
+        mov $59, %rax
+        syscall
+        jmp _start
+        .cfi_endproc
+        .size execs, . - execs
+
         .globl ends
         .type ends, @function
 ends:
