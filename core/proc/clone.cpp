@@ -6,6 +6,7 @@
 #include "proc/itimer.hpp"
 #include "proc/proc_internal.hpp"
 #include "proc/signal_internal.hpp"
+#include "proc/trace.hpp"
 #include "sched/clock.hpp"
 
 namespace cowbird {
@@ -198,6 +199,10 @@ void start_child(Task &parent, const CloneRequest &request, NewChild &child) {
     process.vfork_done = !has_flag(request, kCLONE_VFORK);
     inherit_timers(*parent.process, process);
   }
+  if (parent.trace) {
+    trace::child_made(parent, *child.task, has_flag(request, kCLONE_THREAD),
+                      has_flag(request, kCLONE_VFORK));
+  }
   child.task->start();
 }
 
@@ -221,11 +226,15 @@ Result<std::int64_t> clone_task(Task &parent, const CloneRequest &request) {
   start_child(parent, request, child);
   const int tid = child.task->tid;
   child.task.reset();
+  if (parent.trace) {
+    trace::child_started(parent, *child.process, has_flag(request, kCLONE_VFORK));
+  }
   if (has_flag(request, kCLONE_VFORK)) {
     // Killed meanwhile: the child goes on alone, as on Linux.
     (void)wait_event(
         child.process->vfork_wait, [&] { return child.process->vfork_done; }, SleepMode::Killable,
         "vfork");
+    if (parent.trace) trace::vfork_done(parent, *child.process);
   }
   return tid;
 }

@@ -8,6 +8,7 @@
 #include "proc/itimer.hpp"
 #include "proc/proc_internal.hpp"
 #include "proc/signal_internal.hpp"
+#include "proc/trace.hpp"
 #include "vfs/file.hpp"
 #include "vfs/inode.hpp"
 
@@ -245,6 +246,7 @@ Result<void> exec_task(Task &task, ExecRequest request) {
   task.process->dumpable = !image_request.secure;
   reset_attributes(task, set_id);
   task.set_comm(comm.empty() ? base_name(found.name) : std::string_view(comm));
+  if (task.trace) trace::executed(task);
   return {};
 }
 

@@ -10,6 +10,7 @@
 #include "proc/itimer.hpp"
 #include "proc/proc_internal.hpp"
 #include "proc/signal_internal.hpp"
+#include "proc/trace.hpp"
 #include "tty/tty.hpp"
 
 namespace cowbird {
@@ -147,6 +148,7 @@ void end_of_init(const Process &process) {
 // The last task has ended.
 void end_process(Process &process) {
   process.itimers.reset();
+  if (process.trace) trace::process_exited(process);
   if (process.pid == process.sid && process.controlling_tty != nullptr) tty_disassociate(process);
   process.controlling_tty = nullptr;
   if (process.pid == 1) {
@@ -185,6 +187,7 @@ void release_files(Task &task) {
 void end_task(Task &task) {
   Process &process = *task.process;
   task.killed = true;
+  if (task.trace) trace::task_exited(task);
   exit_robust_list(task);
   clear_tid(task);
   task.context.reset();

@@ -5,6 +5,7 @@
 #include "base/log.hpp"
 #include "proc/itimer.hpp"
 #include "proc/signal_internal.hpp"
+#include "proc/trace.hpp"
 #include "sched/scheduler.hpp"
 
 namespace cowbird {
@@ -29,6 +30,8 @@ bool has_default_action(const Process &process, int signal) {
 bool dropped(const Process &process, const Task &task, int signal) {
   if (task.blocked.has(signal) || task.real_blocked.has(signal)) return false;
   if (process.unkillable && has_default_action(process, signal)) return true;
+  // A tracer sees also what the program ignores.
+  if (task.trace && signal != kSigKill) return false;
   return signal_ignored(process, signal);
 }
 
@@ -51,7 +54,7 @@ Task *choose_receiver(Process &process, Task *target, int signal) {
 
 bool kills(const Process &process, const Task &receiver, int signal) {
   if (signal == kSigKill) return true;
-  return has_default_action(process, signal) &&
+  return has_default_action(process, signal) && !receiver.trace &&
          default_action(signal) == DefaultAction::Terminate && !receiver.real_blocked.has(signal);
 }
 

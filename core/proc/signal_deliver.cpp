@@ -5,6 +5,7 @@
 #include "proc/restart.hpp"
 #include "proc/signal_frame.hpp"
 #include "proc/signal_internal.hpp"
+#include "proc/trace.hpp"
 #include "sched/wait.hpp"
 
 namespace cowbird {
@@ -106,7 +107,10 @@ void enter_handler(Task &task, const SignalInfo &info) {
 
 }  // namespace
 
-void deliver_signals(Task &task) {
+namespace {
+
+// Everything but what a tracer does last.
+void deliver_pending(Task &task) {
   Process &process = *task.process;
   bool handled = false;
   for (;;) {
@@ -120,7 +124,9 @@ void deliver_signals(Task &task) {
       continue;
     }
     SignalInfo info;
+    if (task.trace && trace::stand_still(task)) continue;
     if (!take_signal(task, ~task.blocked, info)) break;
+    if (task.trace && !trace::filter_signal(task, info)) continue;
     const std::uint64_t handler = process.handlers->actions[info.signal - 1].handler;
     if (handler == abi::kSIG_IGN) continue;
     if (handler == abi::kSIG_DFL) {
@@ -129,6 +135,7 @@ void deliver_signals(Task &task) {
     }
     enter_handler(task, info);
     handled = true;
+    if (task.trace) trace::entered_handler(task);
   }
   if (handled) return;
   abi::UserRegs &regs = task.regs();
@@ -141,6 +148,13 @@ void deliver_signals(Task &task) {
     task.saved_mask.reset();
     task.set_blocked(mask);
   }
+}
+
+}  // namespace
+
+void deliver_signals(Task &task) {
+  deliver_pending(task);
+  if (task.trace) trace::enter_guest_code(task);
 }
 
 }  // namespace cowbird

@@ -11,6 +11,7 @@
 #include "mm/phys_memory.hpp"
 #include "proc/itimer.hpp"
 #include "proc/proc_internal.hpp"
+#include "proc/trace.hpp"
 #include "sched/scheduler.hpp"
 #include "vfs/file.hpp"
 
@@ -115,7 +116,12 @@ Ref<Task> TaskFactory::make(std::string name) {
   return Ref<Task>::adopt(new Task(std::move(name)));
 }
 
-bool Task::signal_pending() const { return needs_attention(); }
+// What a tracer wants on the way to guest code is no reason to end a sleep, but a requested stop
+// is.
+bool Task::signal_pending() const {
+  return killed || process->stop_requested || !deliverable().empty() ||
+         (trace && trace::stop_requested(*this));
+}
 bool Task::fatal_signal_pending() const { return killed; }
 
 SignalSet Task::deliverable() const { return (pending.set() | process->pending.set()) & ~blocked; }

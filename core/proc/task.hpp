@@ -28,7 +28,9 @@
 
 namespace cowbird {
 
-class Tty;  // tty/tty.hpp
+class Tty;            // tty/tty.hpp
+class TracedProcess;  // proc/trace.hpp
+class TracedTask;
 
 // The numbers of setrlimit(2).
 enum class Limit : std::uint8_t {
@@ -127,6 +129,8 @@ class Process : public RefCounted<Process> {
   const Credentials &credentials() const;
   std::int64_t start_time_ns = 0;
 
+  Ref<TracedProcess> trace;  // a tracer is attached
+
   struct Itimers;  // setitimer, alarm, timer_create; proc/itimer.cpp
   std::unique_ptr<Itimers> itimers;
   Itimers &timers();  // makes them when there are none yet
@@ -173,7 +177,9 @@ class Task final : public Thread {
   std::uint32_t personality = 0;
   std::int32_t oom_score_adj = 0;
   std::uint64_t minor_faults = 0, major_faults = 0;
-  bool killed = false;  // a fatal signal was accepted; no guest code runs any more
+  bool killed = false;           // a fatal signal was accepted; no guest code runs any more
+  bool trace_attention = false;  // the tracer wants something before guest code runs again
+  Ref<TracedTask> trace;         // a tracer is attached
   // sched_setscheduler and friends; kept and shown, see docs/system-calls.md.
   int policy = 0;  // SCHED_OTHER
   bool reset_on_fork = false;
@@ -195,7 +201,7 @@ class Task final : public Thread {
   bool is_leader() const { return process->pid == tid; }
   // Something must be done before guest code runs again: signals, a stop, death. Cheap.
   bool needs_attention() const {
-    return killed || process->stop_requested ||
+    return killed || trace_attention || process->stop_requested ||
            !((pending.set() | process->pending.set()) & ~blocked).empty();
   }
   // Cut to 15 bytes; the kernel thread's name follows.

@@ -4,6 +4,7 @@
 #include "base/log.hpp"
 #include "proc/itimer.hpp"
 #include "proc/proc_internal.hpp"
+#include "proc/trace.hpp"
 #include "sched/clock.hpp"
 #include "sched/scheduler.hpp"
 #include "syscall/syscall.hpp"
@@ -118,6 +119,21 @@ void serve(Task &task, const Trap &trap) {
   }
 }
 
+// The same for a task that a tracer follows.
+__attribute__((noinline)) void serve_traced(Task &task, const Trap &trap) {
+  trace::left_guest_code(task, trap);
+  if (trap.kind == TrapKind::SystemCall && !trap.foreign_abi) {
+    if (trace::enter_system_call(task)) serve(task, trap);
+    trace::leave_system_call(task);
+    return;
+  }
+  if (trap.kind == TrapKind::Exception && trace::take_exception(task, trap)) {
+    task.regs().orig_rax = ~0ull;
+    return;
+  }
+  serve(task, trap);
+}
+
 bool restarts(const abi::UserRegs &regs) {
   const auto result = static_cast<std::int64_t>(regs.rax);
   return result <= -static_cast<std::int64_t>(Errno::RestartSys) &&
@@ -140,7 +156,11 @@ void task_main() {
     // execve replaces the context, so it is looked up at each turn.
     Context &context = *task.context;
     const Trap trap = scheduler::run_user(context, [&context] { return context.run(); });
-    serve(task, trap);
+    if (task.trace) [[unlikely]] {
+      serve_traced(task, trap);
+    } else {
+      serve(task, trap);
+    }
   }
 }
 

@@ -86,6 +86,19 @@ bool held(Holder holder) { return state.held[static_cast<std::size_t>(holder)]; 
 
 bool frozen() { return SchedCore::instance().frozen; }
 
+void exempt(Thread &thread, bool on) {
+  if (thread.runs_while_frozen == on) return;
+  auto &core = SchedCore::instance();
+  auto &sched = thread.sched();
+  const bool queued = core.frozen && thread.state() == ThreadState::Runnable;
+  if (queued) (on ? core.held_back : core.queue).remove(sched);
+  thread.runs_while_frozen = on;
+  if (queued) push_runnable(core, sched);
+  if (!core.frozen) return;
+  if (sched.vcpu && !on) resched(*sched.vcpu);
+  if (queued && on && !this_vcpu()) wake_idle_vcpus(core);
+}
+
 bool quiesced() {
   const auto &core = SchedCore::instance();
   if (!core.frozen) return false;

@@ -28,6 +28,9 @@ Result<void> release(Holder holder);
 bool held(Holder holder);
 bool frozen();
 
+// From now on this thread goes on while the guest stands still, or does not.
+void exempt(Thread &thread, bool on);
+
 // No thread that is not exempt is on a vCPU.
 bool quiesced();
 // The calling exempt thread waits until quiesced(), at most `timeout_ns` of host time: TimedOut.

@@ -224,6 +224,11 @@ void update_cpu_times() {
   for (const auto &vcpu : SchedCore::instance().vcpus) vcpu->charge(now);
 }
 
+int vcpu_of(const Thread &thread) {
+  const Vcpu *vcpu = const_cast<Thread &>(thread).sched().vcpu;
+  return vcpu ? static_cast<int>(vcpu->index) : -1;
+}
+
 VcpuStats vcpu_stats(unsigned index) {
   auto &core = SchedCore::instance();
   if (index >= core.vcpus.size()) return {};

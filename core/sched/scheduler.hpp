@@ -30,6 +30,8 @@ void stop();
 unsigned vcpu_count();
 // The vCPU the caller runs on, 0..vcpu_count()-1; -1 on other host threads. No lock needed.
 int current_vcpu();
+// The vCPU that a thread runs on; -1 when it does not.
+int vcpu_of(const Thread &thread);
 
 // Brackets of guest code; use run_user().
 void enter_user(Context &context);
