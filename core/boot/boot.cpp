@@ -12,6 +12,7 @@
 #include "base/log.hpp"
 #include "boot/machine.hpp"
 #include "boot/panic.hpp"
+#include "debug_agent/debug_agent.hpp"
 #include "irq/irq.hpp"
 #include "mm/mm.hpp"
 #include "proc/task.hpp"
@@ -191,6 +192,10 @@ int Machine::wait() {
   // with it. Host terminals come last, after what was still in their buffers.
   scheduler::stop();
   platform_->shutdown();
+  {
+    BklGuard guard;
+    debug_agent::stop();
+  }
   irq::stop();
   {
     const BklGuard guard;

@@ -13,6 +13,7 @@
 #include "boot/embedded_initramfs.hpp"
 #include "boot/host_stream.hpp"
 #include "boot/machine.hpp"
+#include "debug_agent/debug_agent.hpp"
 #include "fs/devpts.hpp"
 #include "fs/devtmpfs.hpp"
 #include "fs/hostfs.hpp"
@@ -77,6 +78,12 @@ void Machine::bring_up() {
   log_info("{} {} {}, {} MiB of memory, {} vCPU{}", kUtsSysname, kUtsRelease, kUtsVersion,
            config.memory / kMiB, config.vcpus, config.vcpus == 1 ? "" : "s");
   log_info("Command line: {}", command_line(config));
+  if (instance_) {
+    if (const auto started = debug_agent::start(instance_->file("debug")); !started) {
+      log_warn("The debug agent's socket cannot be made: {}; guest programs cannot be debugged.",
+               errno_text(started.error()));
+    }
+  }
   auto fs = make_ref<FsContext>();
   if (!set_up_file_systems() || !set_up_devices()) return;
   if (!set_up_root(*fs) || !set_up_mounts(*fs)) return;
