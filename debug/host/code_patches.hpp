@@ -1,0 +1,37 @@
+// int3 instructions in the memory of a traced process: put in and taken out by count, hidden from
+// who reads the memory and kept when somebody writes over them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+
+#include "base/result.hpp"
+#include "debug/host/tracee.hpp"
+
+namespace cowbird::debug {
+
+class CodePatches {
+ public:
+  // Each insert needs its remove. Fault: there is no memory.
+  Result<void> insert(Tracee &tracee, std::uint64_t address);
+  void remove(Tracee &tracee, std::uint64_t address);
+  bool at(std::uint64_t address) const { return patches_.count(address) != 0; }
+  bool empty() const { return patches_.empty(); }
+  // The bytes that were read from `address` on get what the program has there.
+  void hide(std::uint64_t address, std::span<std::byte> bytes) const;
+  // Writes as the program's own bytes; the int3s stay.
+  Result<std::size_t> write(Tracee &tracee, std::uint64_t address, std::span<const std::byte> data);
+  void remove_all(Tracee &tracee);
+  void forget_all() { patches_.clear(); }  // the memory is not there any more
+
+ private:
+  struct Patch {
+    std::byte original{};
+    unsigned users = 0;
+  };
+  std::map<std::uint64_t, Patch> patches_;
+};
+
+}  // namespace cowbird::debug

@@ -1,0 +1,483 @@
+#include "debug/host/tracee.hpp"
+
+#include <elf.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstddef>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "debug/host/child_signal.hpp"
+
+namespace cowbird::debug {
+namespace {
+
+// Clones are followed; children of vfork only until their exec, since they run on the same memory
+// and meet its breakpoints.
+constexpr long kOptions =
+    PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_TRACEVFORK | PTRACE_O_TRACESYSGOOD;
+constexpr std::size_t kMaxXstate = 16 * 1024;  // AMX needs 11 KiB
+
+long trace(__ptrace_request request, pid_t tid, std::uintptr_t address = 0,
+           std::uintptr_t data = 0) {
+  return ::ptrace(request, tid, address, data);
+}
+
+std::string first_line(const std::string &path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// Who traces the process already; 0: nobody.
+int tracer_of(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/status", pid));
+  for (std::string line; std::getline(file, line);) {
+    int tracer = 0;
+    if (std::sscanf(line.c_str(), "TracerPid: %d", &tracer) == 1) return tracer;
+  }
+  return 0;
+}
+
+Errno explain(pid_t pid, int error, std::string &why) {
+  if (error == ESRCH) {
+    why = fmt::format("There is no process {} on the host.", pid);
+    return Errno::Srch;
+  }
+  if (const int tracer = tracer_of(pid)) {
+    why = fmt::format("Host process {} debugs process {} already; only one can.", tracer, pid);
+    return Errno::Busy;
+  }
+  why = fmt::format("The host does not let this user trace process {}: {}.", pid,
+                    std::strerror(error));
+  const std::string scope = first_line("/proc/sys/kernel/yama/ptrace_scope");
+  if (!scope.empty() && scope != "0") {
+    why += fmt::format(
+        " /proc/sys/kernel/yama/ptrace_scope is {}; 0 would allow it to every process of the user.",
+        scope);
+  }
+  return errno_from_host(error);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Tracee>> Tracee::attach(pid_t pid, std::string &why) {
+  std::unique_ptr<Tracee> tracee(new Tracee(pid));
+  TRY(tracee->seize_all(why));
+  if (const auto opened = tracee->open_memory(); !opened) {
+    why = fmt::format("The memory of process {} cannot be opened: {}.", pid,
+                      errno_text(opened.error()));
+    return Err(opened.error());
+  }
+  tracee->refresh_names();
+  return tracee;
+}
+
+Tracee::~Tracee() { detach(); }
+
+Result<void> Tracee::open_memory() {
+  memory_.reset(::open(fmt::format("/proc/{}/mem", pid_).c_str(), O_RDWR | O_CLOEXEC));
+  if (!memory_.valid()) return Err(errno_from_host(errno));
+  return {};
+}
+
+Result<void> Tracee::seize_all(std::string &why) {
+  // A thread that was not seized yet may make more; once all that are known stand still, none can.
+  for (;;) {
+    const bool found = TRY(seize_new(why));
+    if (!found) return {};
+    std::vector<TraceEvent> ignored;
+    stop_all(ignored);
+  }
+}
+
+// Seizes the threads that are not known yet; false when there was none.
+Result<bool> Tracee::seize_new(std::string &why) {
+  bool found = false;
+  std::error_code error;
+  for (const auto &entry :
+       std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid_), error)) {
+    const std::string name = entry.path().filename();
+    pid_t tid = 0;
+    std::from_chars(name.data(), name.data() + name.size(), tid);
+    if (tid <= 0 || threads_.count(tid) != 0) continue;
+    if (trace(PTRACE_SEIZE, tid, 0, kOptions) != 0) {
+      if (errno == ESRCH && !threads_.empty()) continue;  // has ended in between
+      return Err(explain(pid_, errno, why));
+    }
+    threads_[tid].tid = tid;
+    found = true;
+  }
+  if (error || threads_.empty()) return Err(explain(pid_, ESRCH, why));
+  return found;
+}
+
+void Tracee::detach() {
+  std::vector<TraceEvent> others;
+  stop_all(others);
+  while (!threads_.empty()) let_go(threads_.begin()->first);
+}
+
+void Tracee::let_go(pid_t tid) {
+  flush(tid);
+  if (const TracedThread *thread = find(tid)) {
+    trace(PTRACE_DETACH, tid, 0,
+          static_cast<std::uintptr_t>(thread->group_stop ? 0 : thread->signal));
+  }
+  forget(tid);
+}
+
+void Tracee::forget(pid_t tid) {
+  threads_.erase(tid);
+  registers_.erase(tid);
+  end_vfork(tid);
+}
+
+void Tracee::end_vfork(pid_t child) {
+  const auto found = vforks_.find(child);
+  if (found == vforks_.end()) return;
+  const pid_t parent = found->second;
+  vforks_.erase(found);
+  TracedThread *thread = get(parent);
+  if (thread == nullptr || !thread->delayed) return;
+  thread->delayed = false;
+  thread->stopped = true;
+  resume(parent, thread->how);
+}
+
+TracedThread *Tracee::get(pid_t tid) {
+  const auto found = threads_.find(tid);
+  return found == threads_.end() ? nullptr : &found->second;
+}
+
+const TracedThread *Tracee::find(pid_t tid) const {
+  const auto found = threads_.find(tid);
+  return found == threads_.end() ? nullptr : &found->second;
+}
+
+bool Tracee::is_stopped(pid_t tid) const {
+  const TracedThread *thread = find(tid);
+  return thread != nullptr && thread->stopped;
+}
+
+bool Tracee::all_stopped() const {
+  return std::all_of(threads_.begin(), threads_.end(),
+                     [](const auto &entry) { return entry.second.stopped; });
+}
+
+// --- waiting
+
+int Tracee::event_fd() const { return ChildSignal::fd(); }
+void Tracee::rearm() { ChildSignal::raise(); }
+void Tracee::drain() { ChildSignal::drain(); }
+
+std::optional<TraceEvent> Tracee::poll() {
+  int status = 0;
+  while (!threads_.empty()) {
+    siginfo_t info{};
+    if (::waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) != 0 ||
+        info.si_pid == 0) {
+      return std::nullopt;
+    }
+    if (threads_.count(info.si_pid) == 0) break;
+    if (::waitpid(info.si_pid, &status, __WALL | WNOHANG) != info.si_pid) return std::nullopt;
+    if (const auto event = decode(info.si_pid, status)) return event;
+  }
+  // Somebody else's child is first in line, and stays there: ask for each of ours.
+  std::vector<pid_t> running;
+  for (const auto &[tid, thread] : threads_) {
+    if (!thread.stopped) running.push_back(tid);
+  }
+  for (const pid_t tid : running) {
+    if (::waitpid(tid, &status, __WALL | WNOHANG) != tid) continue;
+    if (const auto event = decode(tid, status)) return event;
+  }
+  return std::nullopt;
+}
+
+std::optional<TraceEvent> Tracee::wait(pid_t tid) {
+  int status = 0;
+  pid_t got;
+  do {
+    got = ::waitpid(tid, &status, __WALL);
+  } while (got < 0 && errno == EINTR);
+  if (got != tid) {
+    forget(tid);
+    return TraceEvent{TraceKind::ThreadExited, tid, 0};
+  }
+  return decode(tid, status);
+}
+
+std::optional<TraceEvent> Tracee::decode(pid_t tid, int status) {
+  TracedThread *thread = get(tid);
+  if (thread == nullptr) return std::nullopt;
+  if (WIFSTOPPED(status)) return decode_stop(*thread, WSTOPSIG(status), status >> 16);
+  if (!WIFEXITED(status) && !WIFSIGNALED(status)) return std::nullopt;
+  const bool stray = thread->stray;
+  forget(tid);
+  if (stray) return std::nullopt;
+  if (tid != pid_) return TraceEvent{TraceKind::ThreadExited, tid, 0};
+  // The host reports the end of the first thread when all others have gone.
+  for (const auto &[child, parent] : std::map(vforks_)) let_go(child);
+  threads_.clear();
+  registers_.clear();
+  if (WIFEXITED(status)) return TraceEvent{TraceKind::ProcessExited, tid, WEXITSTATUS(status)};
+  return TraceEvent{TraceKind::ProcessKilled, tid, WTERMSIG(status)};
+}
+
+std::optional<TraceEvent> Tracee::decode_stop(TracedThread &thread, int signal, int event) {
+  const pid_t tid = thread.tid;
+  thread.stopped = true;
+  thread.signal = 0;
+  thread.group_stop = false;
+  unsigned long message = 0;
+  switch (event) {
+    case PTRACE_EVENT_CLONE:
+    case PTRACE_EVENT_VFORK: {
+      trace(PTRACE_GETEVENTMSG, tid, 0, reinterpret_cast<std::uintptr_t>(&message));
+      const auto child = static_cast<pid_t>(message);
+      if (event == PTRACE_EVENT_CLONE) {
+        adopt_child(child, false);
+        return TraceEvent{TraceKind::Clone, tid, child};
+      }
+      vforks_[child] = tid;
+      adopt_child(child, true);
+      resume(child, RunHow::Continue);
+      resume(tid, thread.how);
+      return std::nullopt;
+    }
+    case PTRACE_EVENT_EXEC:
+      if (thread.stray) {
+        let_go(tid);
+        return std::nullopt;
+      }
+      {
+        TracedThread survivor;
+        survivor.tid = pid_;
+        survivor.stopped = true;
+        threads_.clear();
+        registers_.clear();
+        vforks_.clear();
+        threads_[pid_] = survivor;
+        [[maybe_unused]] const auto opened = open_memory();  // a failure shows at the first read
+        refresh_names();
+      }
+      return TraceEvent{TraceKind::Exec, pid_, 0};
+    case PTRACE_EVENT_STOP:
+      if (signal != SIGTRAP) {
+        thread.group_stop = true;
+        return TraceEvent{TraceKind::GroupStop, tid, signal};
+      }
+      thread.interrupting = false;
+      return TraceEvent{TraceKind::Interrupted, tid, 0};
+    default:
+      break;
+  }
+  if (signal == (SIGTRAP | 0x80)) return TraceEvent{TraceKind::Syscall, tid, 0};
+  thread.signal = signal;
+  return TraceEvent{TraceKind::Signal, tid, signal};
+}
+
+void Tracee::adopt_child(pid_t tid, bool stray) {
+  if (tid <= 0) return;
+  TracedThread &child = threads_[tid];
+  child.tid = tid;
+  child.stray = stray;
+  const auto first = wait(tid);
+  TracedThread *now = get(tid);
+  if (!first || now == nullptr) return;
+  if (const TracedThread *parent = find(pid_)) now->name = parent->name;
+  if (!stray && on_new_thread) on_new_thread(tid);
+}
+
+// --- stopping and running
+
+void Tracee::interrupt(TracedThread &thread) {
+  if (thread.delayed) {
+    thread.delayed = false;
+    thread.stopped = true;
+  }
+  if (thread.stopped || thread.interrupting) return;
+  thread.interrupting = trace(PTRACE_INTERRUPT, thread.tid) == 0;
+}
+
+void Tracee::wait_stopped(pid_t tid, std::vector<TraceEvent> &others) {
+  while (TracedThread *thread = get(tid)) {
+    interrupt(*thread);  // a parent in vfork(2) counts as stopped
+    if (thread->stopped) return;
+    const auto event = wait(tid);
+    if (event && event->kind != TraceKind::Interrupted) others.push_back(*event);
+  }
+}
+
+void Tracee::stop_all(std::vector<TraceEvent> &others, pid_t except) {
+  // New threads may appear while the old ones are waited for.
+  for (bool again = true; again;) {
+    again = false;
+    std::vector<pid_t> running;
+    for (auto &[tid, thread] : threads_) {
+      if (thread.stopped || tid == except) continue;
+      interrupt(thread);
+      running.push_back(tid);
+    }
+    for (const pid_t tid : running) {
+      wait_stopped(tid, others);
+      again = true;
+    }
+  }
+}
+
+void Tracee::stop(pid_t tid, std::vector<TraceEvent> &others) {
+  TracedThread *thread = get(tid);
+  if (thread == nullptr) return;
+  interrupt(*thread);
+  wait_stopped(tid, others);
+}
+
+void Tracee::resume(pid_t tid, RunHow how, int signal) {
+  TracedThread *thread = get(tid);
+  if (thread == nullptr || !thread->stopped) return;
+  flush(tid);
+  thread->how = how;
+  thread->stopped = false;
+  __ptrace_request request = how == RunHow::Step      ? PTRACE_SINGLESTEP
+                             : how == RunHow::Syscall ? PTRACE_SYSCALL
+                                                      : PTRACE_CONT;
+  if (thread->group_stop) {
+    request = PTRACE_LISTEN;
+    signal = 0;
+  }
+  thread->signal = 0;
+  for (const auto &[child, parent] : vforks_) {
+    if (parent == tid) thread->delayed = true;
+  }
+  if (thread->delayed) return;
+  trace(request, tid, 0, static_cast<std::uintptr_t>(signal));
+}
+
+void Tracee::set_signal(pid_t tid, int signal) {
+  if (TracedThread *thread = get(tid)) thread->signal = signal;
+}
+
+void Tracee::resume_as_before(pid_t tid) {
+  if (const TracedThread *thread = find(tid)) resume(tid, thread->how, thread->signal);
+}
+
+// --- registers
+
+const user_regs_struct *Tracee::registers(pid_t tid) {
+  if (!is_stopped(tid)) return nullptr;
+  const auto found = registers_.find(tid);
+  if (found != registers_.end()) return &found->second.registers;
+  Cached cached;
+  if (trace(PTRACE_GETREGS, tid, 0, reinterpret_cast<std::uintptr_t>(&cached.registers)) != 0) {
+    return nullptr;
+  }
+  return &registers_.emplace(tid, cached).first->second.registers;
+}
+
+user_regs_struct *Tracee::change_registers(pid_t tid) {
+  if (registers(tid) == nullptr) return nullptr;
+  Cached &cached = registers_.at(tid);
+  cached.dirty = true;
+  return &cached.registers;
+}
+
+void Tracee::flush(pid_t tid) {
+  const auto found = registers_.find(tid);
+  if (found == registers_.end()) return;
+  if (found->second.dirty) {
+    trace(PTRACE_SETREGS, tid, 0, reinterpret_cast<std::uintptr_t>(&found->second.registers));
+  }
+  registers_.erase(found);
+}
+
+Result<std::vector<std::byte>> Tracee::xstate(pid_t tid) {
+  std::vector<std::byte> data(kMaxXstate);
+  iovec where{data.data(), data.size()};
+  if (trace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, reinterpret_cast<std::uintptr_t>(&where)) != 0) {
+    return Err(errno_from_host(errno));
+  }
+  data.resize(where.iov_len);
+  return data;
+}
+
+Result<void> Tracee::set_xstate(pid_t tid, std::span<const std::byte> data) {
+  iovec where{const_cast<std::byte *>(data.data()), data.size()};
+  if (trace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, reinterpret_cast<std::uintptr_t>(&where)) != 0) {
+    return Err(errno_from_host(errno));
+  }
+  return {};
+}
+
+Result<siginfo_t> Tracee::signal_info(pid_t tid) {
+  siginfo_t info{};
+  if (trace(PTRACE_GETSIGINFO, tid, 0, reinterpret_cast<std::uintptr_t>(&info)) != 0) {
+    return Err(errno_from_host(errno));
+  }
+  return info;
+}
+
+Result<void> Tracee::set_signal_info(pid_t tid, const siginfo_t &info) {
+  if (trace(PTRACE_SETSIGINFO, tid, 0, reinterpret_cast<std::uintptr_t>(&info)) != 0) {
+    return Err(errno_from_host(errno));
+  }
+  return {};
+}
+
+Result<std::uint64_t> Tracee::debug_register(pid_t tid, unsigned number) {
+  errno = 0;
+  const long value = trace(PTRACE_PEEKUSER, tid, offsetof(struct user, u_debugreg) + 8 * number);
+  if (errno != 0) return Err(errno_from_host(errno));
+  return static_cast<std::uint64_t>(value);
+}
+
+Result<void> Tracee::set_debug_register(pid_t tid, unsigned number, std::uint64_t value) {
+  if (trace(PTRACE_POKEUSER, tid, offsetof(struct user, u_debugreg) + 8 * number, value) != 0) {
+    return Err(errno_from_host(errno));
+  }
+  return {};
+}
+
+// --- memory
+
+Result<std::size_t> Tracee::read(std::uint64_t address, std::span<std::byte> out) const {
+  std::size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t got = ::pread(memory_.get(), out.data() + done, out.size() - done,
+                                static_cast<off_t>(address + done));
+    if (got <= 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  if (done == 0 && !out.empty()) return Err(Errno::Fault);
+  return done;
+}
+
+Result<std::size_t> Tracee::write(std::uint64_t address, std::span<const std::byte> data) const {
+  std::size_t done = 0;
+  while (done < data.size()) {
+    const ssize_t put = ::pwrite(memory_.get(), data.data() + done, data.size() - done,
+                                 static_cast<off_t>(address + done));
+    if (put <= 0) break;
+    done += static_cast<std::size_t>(put);
+  }
+  if (done == 0 && !data.empty()) return Err(Errno::Fault);
+  return done;
+}
+
+void Tracee::refresh_names() {
+  for (auto &[tid, thread] : threads_) {
+    thread.name = first_line(fmt::format("/proc/{}/task/{}/comm", pid_, tid));
+  }
+}
+
+}  // namespace cowbird::debug
