@@ -61,6 +61,17 @@ Result<std::size_t> CodePatches::write(Tracee &tracee, std::uint64_t address,
   return done;
 }
 
+void CodePatches::lift(Tracee &tracee, std::uint64_t address) {
+  const auto found = patches_.find(address);
+  if (found == patches_.end()) return;
+  [[maybe_unused]] const auto written = tracee.write(address, {&found->second.original, 1});
+}
+
+void CodePatches::put_back(Tracee &tracee, std::uint64_t address) {
+  if (!at(address)) return;
+  [[maybe_unused]] const auto written = tracee.write(address, {&kInt3, 1});
+}
+
 void CodePatches::remove_all(Tracee &tracee) {
   while (!patches_.empty()) {
     patches_.begin()->second.users = 1;

@@ -23,6 +23,9 @@ class CodePatches {
   void hide(std::uint64_t address, std::span<std::byte> bytes) const;
   // Writes as the program's own bytes; the int3s stay.
   Result<std::size_t> write(Tracee &tracee, std::uint64_t address, std::span<const std::byte> data);
+  // Takes an int3 out for a moment, and puts it back.
+  void lift(Tracee &tracee, std::uint64_t address);
+  void put_back(Tracee &tracee, std::uint64_t address);
   void remove_all(Tracee &tracee);
   void forget_all() { patches_.clear(); }  // the memory is not there any more
 
