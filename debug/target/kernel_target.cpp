@@ -151,7 +151,8 @@ Result<void> KernelTarget::detach_process(std::int64_t pid) {
   return {};
 }
 
-// With SIGTERM the kernel ends its stubs and puts the host's terminal right. One that hangs is killed.
+// With SIGTERM the kernel ends its stubs and puts the host's terminal right. One that hangs is
+// killed.
 Result<void> KernelTarget::kill(std::int64_t pid) {
   if (pid != kKernelPid) return Err(Errno::NoEnt);
   if (!attached()) return Err(Errno::Srch);
@@ -184,9 +185,12 @@ KernelView *KernelTarget::view() {
   return view_.get();
 }
 
-// Which host threads are vCPUs: by their names, which they have from their first moments on.
+// Which host threads are vCPUs: by their names, which they give themselves soon after their start.
 void KernelTarget::look_at_names() {
-  if (names_of_ != tracee_->threads().size()) tracee_->refresh_names();
+  const std::size_t vcpus = view_ ? view_->vcpus().size() : 0;
+  if (names_of_ != tracee_->threads().size() || vcpu_hosts_.size() < vcpus) {
+    tracee_->refresh_names();
+  }
   names_of_ = tracee_->threads().size();
   vcpu_hosts_.clear();
   for (const auto &[tid, thread] : tracee_->threads()) {
@@ -200,16 +204,17 @@ void KernelTarget::look_at_names() {
 void KernelTarget::look() {
   if (looked_ || !attached()) return;
   looked_ = hard_stopped();  // while something runs, it is out of date at once
-  look_at_names();
   carried_.clear();
   carrier_.clear();
-  if (!view_ || !view_->refresh()) return;
+  const bool seen = view_ && view_->refresh();
+  look_at_names();
+  if (!seen) return;
   for (const VcpuState &vcpu : view_->vcpus()) {
     const auto host = vcpu_hosts_.find(vcpu.index);
     if (host == vcpu_hosts_.end()) continue;
     const user_regs_struct *regs = tracee_->registers(host->second);
-    // By the stack, since `current` changes shortly before the stack does. A handler of a fault runs
-    // on another stack; then `current` is right.
+    // By the stack, since `current` changes shortly before the stack does. A handler of a fault
+    // runs on another stack; then `current` is right.
     const KernelThread *found = nullptr, *named = nullptr;
     for (const KernelThread &thread : view_->threads()) {
       if (regs && regs->rsp > thread.stack_low && regs->rsp <= thread.stack_high) found = &thread;
@@ -403,8 +408,10 @@ Result<void> KernelTarget::write_registers(ThreadId id, const Registers &registe
   for (std::size_t i = 0; i < kRegCount; ++i) {
     const auto reg = static_cast<Reg>(i);
     if (!registers.has(reg) || (now.has(reg) && now.get(reg) == registers.get(reg))) continue;
-    words_ = "The registers of a kernel thread that is not on a vCPU lie saved on its stack; they cannot "
-             "be changed, and no function can be called there. Choose a thread that runs.";
+    words_ =
+        "The registers of a kernel thread that is not on a vCPU lie saved on its stack; they "
+        "cannot "
+        "be changed, and no function can be called there. Choose a thread that runs.";
     return Err(Errno::OpNotSupp);
   }
   return {};
@@ -449,11 +456,12 @@ Result<void> KernelTarget::insert_breakpoint(const Breakpoint &breakpoint) {
     return {};
   }
   if (const auto taken = debug_registers_.insert(breakpoint); !taken) {
-    words_ = taken.error() == Errno::NoSpc
-                 ? "The processor has four debug registers of at most 8 aligned bytes each, and too few "
-                   "are free."
-                 : "A debug register cannot watch that: it needs a length, and a hardware breakpoint "
-                   "has one byte.";
+    words_ =
+        taken.error() == Errno::NoSpc
+            ? "The processor has four debug registers of at most 8 aligned bytes each, and too few "
+              "are free."
+            : "A debug register cannot watch that: it needs a length, and a hardware breakpoint "
+              "has one byte.";
     return taken;
   }
   hard_.push_back(breakpoint);
@@ -490,7 +498,8 @@ void KernelTarget::load_debug_registers() {
 }
 
 Result<void> KernelTarget::catch_syscalls(std::int64_t, bool, std::span<const std::int64_t>) {
-  words_ = "System calls can be caught in guest processes; the kernel itself makes calls of the host.";
+  words_ =
+      "System calls can be caught in guest processes; the kernel itself makes calls of the host.";
   return Err(Errno::OpNotSupp);
 }
 

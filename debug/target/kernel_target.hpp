@@ -1,12 +1,12 @@
-// KernelTarget: the guest kernel of a live process, by ptrace on its host threads. It serves the process
-// kKernelPid; guest processes are UserTarget's. GuestTarget puts both together.
+// KernelTarget: the guest kernel of a live process, by ptrace on its host threads. It serves the
+// process kKernelPid; guest processes are UserTarget's. GuestTarget puts both together.
 //
-// The threads it shows are of two kinds: kernel threads, which run on the host threads of vCPUs or lie
-// saved on their stacks, and the host threads themselves. Each is a *fiber* here: something with a
-// stack, which one host thread carries at a time or none. A vCPU's host thread is a fiber of its own
-// stack that is saved while a kernel thread runs on it. A saved fiber goes on at the label behind the
-// change of stacks in cowbird_switch_context (core/sched/context.S), with the stack pointer that was
-// saved: by that pointer a fiber that comes back is recognised there.
+// The threads it shows are of two kinds: kernel threads, which run on the host threads of vCPUs or
+// lie saved on their stacks, and the host threads themselves. Each is a *fiber* here: something
+// with a stack, which one host thread carries at a time or none. A vCPU's host thread is a fiber of
+// its own stack that is saved while a kernel thread runs on it. A saved fiber goes on at the label
+// behind the change of stacks in cowbird_switch_context (core/sched/context.S), with the stack
+// pointer that was saved: by that pointer a fiber that comes back is recognised there.
 #pragma once
 
 #include <deque>
@@ -27,7 +27,8 @@ class KernelTarget final : public Target, private MemoryReader {
  public:
   using OpenView = std::function<Result<std::unique_ptr<KernelView>>(
       MemoryReader &memory, const std::string &program, std::uint64_t base, std::string &why)>;
-  // `host_pid` is the kernel's process. Without a view (it fails to open) there are host threads only.
+  // `host_pid` is the kernel's process. Without a view (it fails to open) there are host threads
+  // only.
   KernelTarget(pid_t host_pid, OpenView open_view);
   ~KernelTarget() override;
 
@@ -183,8 +184,8 @@ class KernelTarget final : public Target, private MemoryReader {
   std::unique_ptr<KernelView> view_;
   std::string words_;
   std::string program_;
-  std::uint64_t base_ = 0;     // load address of the program
-  std::uint64_t entry_ = 0;    // its _start
+  std::uint64_t base_ = 0;   // load address of the program
+  std::uint64_t entry_ = 0;  // its _start
   // Where single instructions run (host/out_of_line.hpp), and what the program has there.
   std::uint64_t scratch_ = 0;
   std::array<std::byte, 16> scratch_bytes_{};
@@ -210,22 +211,22 @@ class KernelTarget final : public Target, private MemoryReader {
   std::vector<Plan> plans_;
   // Only fibers with a plan run (gdb's scheduler-locking) ...
   bool exclusive_ = false;
-  // ... but one of them has left its vCPU, so everything runs until it is back: who would wake it, or
-  // give it a vCPU, if nothing else ran?
+  // ... but one of them has left its vCPU, so everything runs until it is back: who would wake it,
+  // or give it a vCPU, if nothing else ran?
   bool relaxed_ = false;
   bool standing_ = false;  // all-stop: everything stands still until resume()
   bool paused_ = false;
   std::vector<pid_t> paused_hosts_;  // those that ran
-  std::deque<StopEvent> events_;      // to be given to gdb
-  std::deque<TraceEvent> deferred_;   // seen while everything was being stopped
+  std::deque<StopEvent> events_;     // to be given to gdb
+  std::deque<TraceEvent> deferred_;  // seen while everything was being stopped
   // Signals that gdb was told of, delivered only on its word; kMadeUp: there is none to deliver.
   static constexpr int kMadeUp = -1;
   std::map<pid_t, int> reported_;
-  std::int64_t stood_since_ns_ = 0;   // host time; 0: something runs
+  std::int64_t stood_since_ns_ = 0;  // host time; 0: something runs
 
-  bool looked_ = false;                      // the three below are of now
-  std::map<pid_t, std::int64_t> carried_;    // kernel thread by vCPU host thread
-  std::map<std::int64_t, pid_t> carrier_;    // and the other way round
+  bool looked_ = false;                    // the three below are of now
+  std::map<pid_t, std::int64_t> carried_;  // kernel thread by vCPU host thread
+  std::map<std::int64_t, pid_t> carrier_;  // and the other way round
   std::map<unsigned, pid_t> vcpu_hosts_;
   std::size_t names_of_ = 0;  // so many threads had their names read
   std::int64_t current_ = 0;  // tid of the last event

@@ -1,5 +1,5 @@
-// KernelTarget: the program that the kernel's process runs, its libraries and plugins, and the files
-// that gdb wants to read about them.
+// KernelTarget: the program that the kernel's process runs, its libraries and plugins, and the
+// files that gdb wants to read about them.
 #include <elf.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -55,7 +55,8 @@ class HostFile final : public TargetFile {
 };
 
 bool same_file(const std::string &a, const std::string &b) {
-  struct stat one {}, other {};
+  struct stat one {
+  }, other{};
   return ::stat(a.c_str(), &one) == 0 && ::stat(b.c_str(), &other) == 0 &&
          one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
@@ -198,13 +199,15 @@ Result<std::uint64_t> KernelTarget::tls_address(ThreadId id, std::uint64_t offse
                                                 std::uint64_t link_map_address) {
   const Registers registers = TRY(read_registers(id));
   if (!registers.has(Reg::FsBase)) {
-    words_ = "A kernel thread that is not on a vCPU has no thread-local variables: they are the host "
-             "thread's.";
+    words_ =
+        "A kernel thread that is not on a vCPU has no thread-local variables: they are the host "
+        "thread's.";
     return Err(Errno::NoData);
   }
   auto loaded = libraries(kKernelPid);
   if (!loaded || loaded->empty() || loaded->front().link_map != link_map_address) {
-    words_ = "Thread-local variables can be found for the kernel's program only, not for libraries.";
+    words_ =
+        "Thread-local variables can be found for the kernel's program only, not for libraries.";
     return Err(Errno::OpNotSupp);
   }
   const std::uint64_t headers = auxv_value(AT_PHDR);

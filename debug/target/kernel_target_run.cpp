@@ -81,7 +81,8 @@ void KernelTarget::prepare_to_run() {
   }
   if (hold_flag_ == 0) return;
   const int no = 0;
-  [[maybe_unused]] const auto written = tracee_->write(hold_flag_, std::as_bytes(std::span(&no, 1)));
+  [[maybe_unused]] const auto written =
+      tracee_->write(hold_flag_, std::as_bytes(std::span(&no, 1)));
   hold_flag_ = 0;
 }
 
@@ -96,8 +97,10 @@ Result<void> KernelTarget::add_plan(const ResumeAction &action) {
   plan.host = place->host;
   plan.saved_rsp = place->saved_rsp;
   if (plan.host == 0 && switched_ == 0) {
-    words_ = "This kernel does not say where its threads are switched, so one that is off its vCPU cannot "
-             "be run alone.";
+    words_ =
+        "This kernel does not say where its threads are switched, so one that is off its vCPU "
+        "cannot "
+        "be run alone.";
     return Err(Errno::OpNotSupp);
   }
   plans_.push_back(plan);
@@ -107,7 +110,8 @@ Result<void> KernelTarget::add_plan(const ResumeAction &action) {
 // `signal N` and the signal that a stop was about.
 Result<void> KernelTarget::give_signal(const ResumeAction &action) {
   const auto place = place_of(action.thread.tid);
-  if (!place || place->host == 0) return action.signal == 0 ? Result<void>() : Err(Errno::OpNotSupp);
+  if (!place || place->host == 0)
+    return action.signal == 0 ? Result<void>() : Err(Errno::OpNotSupp);
   const auto reported = reported_.find(place->host);
   const int stopped_by = reported == reported_.end() ? 0 : reported->second;
   reported_.erase(place->host);
@@ -709,7 +713,8 @@ OutOfLineRun KernelTarget::step_lifted(pid_t host, std::uint64_t address) {
   }
   stood_since_ns_ = 0;  // too short to be hidden
   for (const pid_t one : running) {
-    if (one != host && !is_deferred(one) && tracee_->is_stopped(one)) tracee_->resume_as_before(one);
+    if (one != host && !is_deferred(one) && tracee_->is_stopped(one))
+      tracee_->resume_as_before(one);
   }
   return run;
 }
@@ -765,9 +770,8 @@ KernelTarget::Plan *KernelTarget::plan_of(std::int64_t tid) {
 // Our breakpoint behind the change of stacks is in place while somebody's switch matters.
 void KernelTarget::watch_switches() {
   const bool want = switched_ != 0 && attached() &&
-                    (exclusive_ || std::any_of(plans_.begin(), plans_.end(), [](const Plan &plan) {
-                       return plan.host == 0;
-                     }));
+                    (exclusive_ || std::any_of(plans_.begin(), plans_.end(),
+                                               [](const Plan &plan) { return plan.host == 0; }));
   if (want == watching_switches_) return;
   if (!want) {
     patches_.remove(*tracee_, switched_);
@@ -777,8 +781,8 @@ void KernelTarget::watch_switches() {
   }
 }
 
-// A host thread has just changed stacks: rsp is what was saved of the fiber that comes, and rdi still
-// points to where the other one was saved (cowbird_switch_context's first argument).
+// A host thread has just changed stacks: rsp is what was saved of the fiber that comes, and rdi
+// still points to where the other one was saved (cowbird_switch_context's first argument).
 void KernelTarget::at_switch(pid_t host) {
   const user_regs_struct *regs = tracee_->registers(host);
   const std::uint64_t coming = regs->rsp;
