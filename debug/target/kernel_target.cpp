@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace cowbird::debug {
@@ -27,26 +29,6 @@ constexpr unsigned long long user_regs_struct::*kHostRegisters[kRegCount] = {
     &user_regs_struct::es,      &user_regs_struct::fs,      &user_regs_struct::gs,
     &user_regs_struct::fs_base, &user_regs_struct::gs_base, &user_regs_struct::orig_rax,
 };
-
-const char *state_words(KernelThreadState state) {
-  switch (state) {
-    case KernelThreadState::Ready:
-      return "ready";
-    case KernelThreadState::Running:
-      return "running";
-    case KernelThreadState::Sleeping:
-      return "sleeping";
-    case KernelThreadState::Uninterruptible:
-      return "sleeping uninterruptibly";
-    case KernelThreadState::Stopped:
-      return "stopped";
-    case KernelThreadState::Traced:
-      return "stopped by its tracer";
-    case KernelThreadState::Dead:
-      return "dead";
-  }
-  return "?";
-}
 
 }  // namespace
 
@@ -173,6 +155,30 @@ Result<void> KernelTarget::read(std::uint64_t address, std::span<std::byte> out)
   return {};
 }
 
+void KernelTarget::read_pieces(std::span<Piece> pieces) {
+  constexpr std::size_t kAtOnce = 512;  // IOV_MAX is 1024
+  while (attached() && !pieces.empty()) {
+    const std::span<Piece> some = pieces.first(std::min(kAtOnce, pieces.size()));
+    std::array<iovec, kAtOnce> here, there;
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      here[i] = {some[i].out.data(), some[i].out.size()};
+      there[i] = {reinterpret_cast<void *>(some[i].address), some[i].out.size()};
+    }
+    ssize_t got = ::process_vm_readv(pid_, here.data(), some.size(), there.data(), some.size(), 0);
+    // It ends at the first piece that is not there; that one is tried again by itself.
+    std::size_t done = 0;
+    for (; done < some.size() && got >= static_cast<ssize_t>(some[done].out.size()); ++done) {
+      got -= static_cast<ssize_t>(some[done].out.size());
+      some[done].good = true;
+    }
+    if (done < some.size()) {
+      some[done].good = read(some[done].address, some[done].out).ok();
+      ++done;
+    }
+    pieces = pieces.subspan(done);
+  }
+}
+
 std::optional<std::uint64_t> KernelTarget::word(std::uint64_t address) {
   std::uint64_t value = 0;
   if (!read(address, std::as_writable_bytes(std::span(&value, 1)))) return std::nullopt;
@@ -215,15 +221,15 @@ void KernelTarget::look() {
     const user_regs_struct *regs = tracee_->registers(host->second);
     // By the stack, since `current` changes shortly before the stack does. A handler of a fault
     // runs on another stack; then `current` is right.
-    const KernelThread *found = nullptr, *named = nullptr;
-    for (const KernelThread &thread : view_->threads()) {
-      if (regs && regs->rsp > thread.stack_low && regs->rsp <= thread.stack_high) found = &thread;
-      if (vcpu.current != 0 && thread.address == vcpu.current) named = &thread;
-    }
+    const KernelThread *found = regs ? view_->find_by_stack(regs->rsp) : nullptr;
     const bool on_idle_stack = regs && vcpu.idle_rsp != 0 &&
                                regs->rsp + kIdleStackReach > vcpu.idle_rsp &&
                                regs->rsp < vcpu.idle_rsp + kIdleStackReach;
-    if (!found && !on_idle_stack) found = named;
+    if (!found && !on_idle_stack && vcpu.current != 0) {
+      for (const KernelThread &thread : view_->threads()) {
+        if (thread.address == vcpu.current) found = &thread;
+      }
+    }
     if (!found) continue;
     carried_[host->second] = found->tid;
     carrier_[found->tid] = host->second;
@@ -276,19 +282,16 @@ std::vector<std::int64_t> KernelTarget::processes() {
   return {kKernelPid};
 }
 
-std::string KernelTarget::describe(const KernelThread &thread) {
-  std::string text;
+// Where it is, not what the kernel has written down, which is ahead of a switch.
+std::string KernelTarget::describe(KernelThread thread) {
   const auto host = carrier_.find(thread.tid);
   if (host != carrier_.end()) {
-    text = fmt::format("{} {}", thread.in_user ? "in guest code, vcpu" : "running on vcpu",
-                       vcpu_of(host->second));
-  } else {
-    text = state_words(thread.state);
-    const bool sleeps = thread.state == KernelThreadState::Sleeping ||
-                        thread.state == KernelThreadState::Uninterruptible;
-    if (sleeps && !thread.wait_channel.empty()) text += " in " + thread.wait_channel;
+    thread.state = KernelThreadState::Running;
+    thread.vcpu = vcpu_of(host->second);
+  } else if (thread.state == KernelThreadState::Running) {
+    thread.state = KernelThreadState::Ready;
   }
-  if (thread.frozen) text += ", frozen";
+  std::string text = describe_state(thread);
   if (thread.syscall && !thread.in_user) {
     text += ", system call " + view_->system_call_name(*thread.syscall);
   }
@@ -342,13 +345,11 @@ ThreadId KernelTarget::current_thread() {
   if (!attached()) return {};
   if (current_ != 0 && place_of(current_)) return {kKernelPid, current_};
   look();
-  // A kernel that waits for the debugger says on which of its host threads it does.
-  if (hold_flag_ != 0) {
-    int waiting = 0;
-    if (read(hold_flag_, std::as_writable_bytes(std::span(&waiting, 1))) &&
-        tracee_->find(waiting) != nullptr) {
-      return {kKernelPid, fiber_on(waiting)};
-    }
+  // A kernel that waits for a debugger does so on its first thread, before all others.
+  int waits = 0;
+  if (hold_flag_ != 0 && read(hold_flag_, std::as_writable_bytes(std::span(&waits, 1))) &&
+      waits != 0) {
+    return {kKernelPid, kHostTidBase + pid_};
   }
   for (const auto &[host, tid] : carried_) return {kKernelPid, tid};
   for (const auto &[index, host] : vcpu_hosts_) return {kKernelPid, kHostTidBase + host};

@@ -111,6 +111,7 @@ class KernelTarget final : public Target, private MemoryReader {
 
   // MemoryReader
   Result<void> read(std::uint64_t address, std::span<std::byte> out) override;
+  void read_pieces(std::span<Piece> pieces) override;
   std::optional<std::uint64_t> word(std::uint64_t address);
 
   // kernel_target.cpp
@@ -122,7 +123,7 @@ class KernelTarget final : public Target, private MemoryReader {
   std::int64_t fiber_on(pid_t host);
   std::optional<Place> place_of(std::int64_t tid);
   const VcpuState *vcpu_state(pid_t host);
-  std::string describe(const KernelThread &thread);
+  std::string describe(KernelThread thread);
   std::string describe_host(const TracedThread &thread);
   Result<Registers> host_registers(pid_t host);
   static std::uint64_t host_register(const user_regs_struct &regs, Reg reg);

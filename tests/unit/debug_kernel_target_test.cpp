@@ -16,6 +16,7 @@
 #include <set>
 #include <thread>
 
+#include "boot/debug_view.hpp"
 #include "debug/host/out_of_line.hpp"
 #include "debug/target/kernel_target.hpp"
 #include "unit/debug/traced_program.hpp"
@@ -51,7 +52,11 @@ class FakeView final : public KernelView {
       threads_.push_back(thread);
     }
     for (unsigned i = 0; i < traced::kVcpus; ++i) {
-      vcpus_.push_back({i, info_.vcpus[i].current, false, info_.vcpus[i].idle_rsp});
+      VcpuState vcpu;
+      vcpu.index = i;
+      vcpu.current = info_.vcpus[i].current;
+      vcpu.idle_rsp = info_.vcpus[i].idle_rsp;
+      vcpus_.push_back(vcpu);
     }
     return {};
   }
@@ -63,6 +68,15 @@ class FakeView final : public KernelView {
     }
     return nullptr;
   }
+  const KernelThread *find_by_stack(std::uint64_t rsp) const override {
+    for (const KernelThread &thread : threads_) {
+      if (rsp > thread.stack_low && rsp <= thread.stack_high) return &thread;
+    }
+    return nullptr;
+  }
+  MemoryReader &memory() override { return memory_; }
+  const debug_view::Table &table() const override { return table_; }
+  Result<Registers> user_registers(const KernelThread &) override { return Err(Errno::Inval); }
   unsigned damage() const override { return 0; }
   Result<Registers> saved_registers(const KernelThread &thread) override {
     return at_label(thread.saved_rsp);
@@ -96,6 +110,7 @@ class FakeView final : public KernelView {
   std::uint64_t address_;
   std::int64_t &hidden_;
   traced::Info info_{};
+  debug_view::Table table_{};
   std::vector<KernelThread> threads_;
   std::vector<VcpuState> vcpus_;
 };
