@@ -3,6 +3,7 @@
 // before any other thread was started.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +24,8 @@ struct BootRequest {
   MachineConfig config;
   std::optional<RunCommand> run;
   std::string file;  // the machine file, absolute; empty without one
+  // Called with the machine's name when process 1 runs, if it is there; must not block.
+  std::function<void(const std::string &name)> up;
 };
 
 // Exit statuses of the program (design: 0 halt or power-off, 1 nothing was started, 3 panic).

@@ -42,7 +42,9 @@ std::string command_line(const MachineConfig &config) {
   if (config.vcpus != 1) line += fmt::format(" ncpus={}", config.vcpus);
   if (!config.root.path.empty()) line += fmt::format(" root={}", config.root.path);
   if (config.init) line += fmt::format(" init={}", *config.init);
-  for (const std::string &arg : config.args) line += " " + arg;
+  for (const auto *words : {&config.cmdline, &config.env, &config.args}) {
+    for (const std::string &word : *words) line += " " + word;
+  }
   return line;
 }
 
@@ -56,6 +58,13 @@ Result<void> make_directories(FsContext &fs, const std::string &path) {
     if (!made && !made.is(Errno::Exist) && !made.is(Errno::RoFs)) return made;
     if (slash == std::string::npos) return {};
   }
+}
+
+// "NAME=value" in the place of an earlier one of that name.
+void set_variable(std::vector<std::string> &env, const std::string &variable) {
+  const std::string name = variable.substr(0, variable.find('=') + 1);
+  std::erase_if(env, [&](const std::string &other) { return other.starts_with(name); });
+  env.push_back(variable);
 }
 
 int first_terminal(std::initializer_list<int> descriptors) {
@@ -175,7 +184,8 @@ bool Machine::set_up_consoles() {
   }
   // A program's own output must not be mixed with the kernel's words on its terminal's line
   // discipline.
-  console_log::set_terminal(request_.run ? nullptr : main_console_);
+  console_log::set_terminal(request_.run || request_.config.log_to_stderr ? nullptr
+                                                                          : main_console_);
   return true;
 }
 
@@ -400,6 +410,7 @@ bool Machine::start_first_program(Ref<FsContext> fs) {
     exec.envp = {"HOME=/", "TERM=linux",
                  "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"};
     if (const char *term = ::getenv("TERM")) exec.envp[1] = fmt::format("TERM={}", term);
+    for (const std::string &variable : request_.config.env) set_variable(exec.envp, variable);
   }
   exec.directory = fs->cwd;
   const bool run = request_.run.has_value();
@@ -407,6 +418,8 @@ bool Machine::start_first_program(Ref<FsContext> fs) {
   auto started = start_init(*platform_, std::move(fs), std::move(files), std::move(exec),
                             [this, run, program](Result<void> result) {
                               if (!result) {
+                                // It ends without having been anything: no reason to panic.
+                                if (!run) set_init_exit_hook([](int) {});
                                 const bool missing =
                                     result.is(Errno::NoEnt) || result.is(Errno::NotDir);
                                 end(!run      ? kExitHostError
@@ -417,6 +430,7 @@ bool Machine::start_first_program(Ref<FsContext> fs) {
                                 return;
                               }
                               log_info("Run {} as process 1", program);
+                              if (request_.up) request_.up(name_);
                               if (run && main_console_) {
                                 Process &process = *current_task().process;
                                 set_session(process, process.pid);

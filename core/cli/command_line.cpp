@@ -34,6 +34,8 @@ class Grammar {
     add_boot();
     add_run();
     add_check();
+    add_convert();
+    add_ls();
     add_console();
     add_plugin();
     add_completion();
@@ -80,9 +82,19 @@ class Grammar {
                         "  cowbird boot examples/hello.toml\n"
                         "  cowbird boot demo.toml --set machine.memory=256M --set "
                         "block.ubd0.path=other.img\n"
-                        "  cowbird boot demo.toml -- -s\n",
+                        "  cowbird boot demo.toml -- -s\n"
+                        "  cowbird boot --daemon demo.toml\n"
+                        "  cowbird boot --uml 'mem=128M umid=demo ubd0=disk.img con0=fd:0,fd:1'\n",
                         "[-- INIT ARGS...]");
-    boot_cmd_->add_option("FILE", boot_.file, "The machine file")->required();
+    boot_cmd_->add_option("FILE", boot_.file, "The machine file");
+    boot_cmd_
+        ->add_option("--uml", boot_.uml,
+                     "The machine as a User Mode Linux command line, instead of FILE")
+        ->type_name("WORDS");
+    boot_cmd_->add_flag("-d,--daemon", boot_.daemon,
+                        "Leave the guest to itself once it runs; attach with `cowbird console`");
+    boot_cmd_->add_option("--log", boot_.log, "Where a daemon's own messages go, such as a panic's")
+        ->type_name("FILE");
     repeatable(boot_cmd_->add_option("--set", boot_.sets, kSetHelp)->type_name("KEY=VALUE"));
   }
 
@@ -124,6 +136,29 @@ class Grammar {
                          "  cowbird check demo.toml --set machine.vcpus=4\n");
     check_cmd_->add_option("FILE", check_.file, "The machine file")->required();
     repeatable(check_cmd_->add_option("--set", check_.sets, kSetHelp)->type_name("KEY=VALUE"));
+  }
+
+  void add_convert() {
+    convert_cmd_ =
+        command(app_, "convert", "Translate UML command lines to machine files, and back",
+                "  cowbird convert -- mem=128M ubd0=root.img con0=fd:0,fd:1 con=pts\n"
+                "  cowbird convert start-uml.txt > demo.toml\n"
+                "  cowbird convert demo.toml\n",
+                "[-- UML WORDS...]");
+    convert_cmd_->add_option("FILE", convert_.file,
+                             "A file of UML words, or a machine file (.toml); - is standard input");
+    convert_cmd_
+        ->add_option("--to", convert_.to, "What FILE becomes: uml for names in .toml, else toml")
+        ->type_name("uml|toml");
+  }
+
+  void add_ls() {
+    ls_cmd_ = command(app_, "ls", "List the guests that run now",
+                      "  cowbird ls\n"
+                      "  cowbird ls --json\n");
+    ls_cmd_->add_flag("--json", list_guests_.json, "For programs: an array of objects");
+    ls_cmd_->add_flag("--names", list_guests_.names_only, "Print the names only");
+    ls_cmd_->add_option("--dir", list_guests_.directory, kDirectoryHelp)->type_name("DIR");
   }
 
   void add_console() {
@@ -175,11 +210,30 @@ class Grammar {
       return run_;
     }
     if (boot_cmd_->parsed()) {
+      if (boot_.file.empty() == !boot_.uml) {
+        return WrongUsage{
+            "boot needs a machine file or --uml WORDS, and not both.\nTry: cowbird boot --help"};
+      }
+      if (!boot_.log.empty() && !boot_.daemon) {
+        return WrongUsage{"--log is for --daemon; without it, messages are on standard error."};
+      }
       boot_.init_args = std::move(tail);
       return boot_;
     }
-    if (has_tail) return WrongUsage{"Only boot and run take arguments after --."};
+    if (convert_cmd_->parsed()) {
+      if (!convert_.to.empty() && convert_.to != "uml" && convert_.to != "toml") {
+        return WrongUsage{fmt::format("--to is \"{}\", but must be uml or toml.", convert_.to)};
+      }
+      if (convert_.file.empty() == !has_tail || (has_tail && convert_.to == "uml")) {
+        return WrongUsage{
+            "convert needs a file, or UML words after --.\nTry: cowbird convert --help"};
+      }
+      convert_.words = std::move(tail);
+      return convert_;
+    }
+    if (has_tail) return WrongUsage{"Only boot, run and convert take arguments after --."};
     if (check_cmd_->parsed()) return check_;
+    if (ls_cmd_->parsed()) return list_guests_;
     if (console_cmd_->parsed()) return console_;
     if (list_cmd_->parsed()) return list_;
     if (show_cmd_->parsed()) return show_;
@@ -188,7 +242,8 @@ class Grammar {
         return WrongUsage{fmt::format("There is no completion for \"{}\", only for bash.", shell_)};
       return PrintText{bash_completion(docs())};
     }
-    return WrongUsage{"A command is missing: boot, run, check, console, plugin or completion."};
+    return WrongUsage{
+        "A command is missing: boot, run, check, convert, ls, console, plugin or completion."};
   }
 
   // The subcommand that was being parsed.
@@ -257,6 +312,8 @@ class Grammar {
   CLI::App *boot_cmd_ = nullptr;
   CLI::App *run_cmd_ = nullptr;
   CLI::App *check_cmd_ = nullptr;
+  CLI::App *convert_cmd_ = nullptr;
+  CLI::App *ls_cmd_ = nullptr;
   CLI::App *console_cmd_ = nullptr;
   CLI::App *plugin_cmd_ = nullptr;
   CLI::App *list_cmd_ = nullptr;
@@ -265,6 +322,8 @@ class Grammar {
   BootArguments boot_;
   RunArguments run_;
   CheckArguments check_;
+  ConvertArguments convert_;
+  ListArguments list_guests_;
   ConsoleArguments console_;
   PluginListArguments list_;
   PluginShowArguments show_;

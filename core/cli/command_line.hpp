@@ -10,7 +10,10 @@
 namespace cowbird::cli {
 
 struct BootArguments {
-  std::string file;
+  std::string file;                // empty: `uml` is the machine
+  std::optional<std::string> uml;  // a UML command line
+  bool daemon = false;
+  std::string log;                     // of the daemon; empty: none
   std::vector<std::string> sets;       // KEY=VALUE
   std::vector<std::string> init_args;  // after --
 };
@@ -43,6 +46,18 @@ struct PluginShowArguments {
   std::vector<std::string> path;
 };
 
+struct ConvertArguments {
+  std::string file;                // "-": standard input; empty: `words`
+  std::string to;                  // "uml", "toml", or by the file's name
+  std::vector<std::string> words;  // after --
+};
+
+struct ListArguments {
+  std::string directory;  // of running guests; empty: the default
+  bool json = false;
+  bool names_only = false;
+};
+
 struct ConsoleArguments {
   std::string guest;
   std::string device;     // empty: con0
@@ -61,7 +76,8 @@ struct WrongUsage {
 };
 
 using ParsedCommand = std::variant<BootArguments, RunArguments, CheckArguments, PluginListArguments,
-                                   PluginShowArguments, ConsoleArguments, PrintText, WrongUsage>;
+                                   PluginShowArguments, ConvertArguments, ListArguments,
+                                   ConsoleArguments, PrintText, WrongUsage>;
 
 // `arguments` without the program's name.
 ParsedCommand parse_command_line(const std::vector<std::string> &arguments);

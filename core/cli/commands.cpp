@@ -12,6 +12,9 @@
 
 #include "cli/command_line.hpp"
 #include "cli/console_client.hpp"
+#include "cli/convert.hpp"
+#include "cli/daemon.hpp"
+#include "cli/list_guests.hpp"
 #include "instance/instance.hpp"
 #include "machine/describe.hpp"
 #include "machine/machine_file.hpp"
@@ -37,6 +40,8 @@ class Commands {
   int operator()(const BootArguments &arguments);
   int operator()(const RunArguments &arguments);
   int operator()(const CheckArguments &arguments);
+  int operator()(const ConvertArguments &arguments) { return convert(arguments, env_); }
+  int operator()(const ListArguments &arguments) { return list_guests(arguments, env_); }
   int operator()(const ConsoleArguments &arguments);
   int operator()(const PluginListArguments &arguments);
   int operator()(const PluginShowArguments &arguments);
@@ -74,17 +79,27 @@ int Commands::boot(BootRequest request) {
 }
 
 int Commands::operator()(const BootArguments &arguments) {
-  auto loaded = load_machine_file(arguments.file, set_options(arguments.sets), env_.plugins);
+  const auto options = set_options(arguments.sets);
+  auto loaded = arguments.uml ? load_uml(*arguments.uml, options, env_.plugins)
+                              : load_machine_file(arguments.file, options, env_.plugins);
   if (!loaded.config) {
     print_errors(loaded.errors);
     env_.err << "Nothing was started.\n";
     return kExitHostError;
   }
+  BootRequest request;
+  request.config = std::move(*loaded.config);
   std::error_code ignored;
-  BootRequest request{std::move(*loaded.config), std::nullopt,
-                      std::filesystem::absolute(arguments.file, ignored).lexically_normal()};
+  if (!arguments.uml) {
+    request.file = std::filesystem::absolute(arguments.file, ignored).lexically_normal();
+  }
   auto &args = request.config.args;
   args.insert(args.end(), arguments.init_args.begin(), arguments.init_args.end());
+  if (arguments.daemon) {
+    detach_consoles(request.config);
+    const auto status = become_daemon(arguments.log, env_.out, env_.err, request.up);
+    if (status) return *status;
+  }
   return boot(std::move(request));
 }
 
@@ -177,6 +192,7 @@ int Commands::operator()(const RunArguments &arguments) {
   }
   return boot({std::move(*loaded.config),
                RunCommand{arguments.command, guest_environment(arguments.env), arguments.workdir},
+               {},
                {}});
 }
 

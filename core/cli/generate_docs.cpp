@@ -1,6 +1,7 @@
 // generate_docs [--check] DOCS: writes the parts of the folder DOCS that are made from the
-// program's own tables (the manual page, the tables of machine-file.md), or with --check fails when
-// they are not what they would be. `./dev docs` runs it; the tests run the check.
+// program's own tables (the manual page, the tables of machine-file.md and uml-syntax.md), or with
+// --check fails when they are not what they would be. `./dev docs` runs it; the tests run the
+// check.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -9,6 +10,7 @@
 
 #include "cli/command_line.hpp"
 #include "machine/schema.hpp"
+#include "machine/uml_rules.hpp"
 
 namespace {
 
@@ -61,6 +63,9 @@ int main(int argc, char **argv) {
   const auto machine_file = docs / "machine-file.md";
   bool good = update(
       machine_file, replace_generated(read(machine_file), cowbird::machine_file_markdown()), check);
+  const auto uml = docs / "uml-syntax.md";
+  good &=
+      update(uml, replace_generated(read(uml), "\n" + cowbird::uml_rules_markdown() + "\n"), check);
   good &= update(docs / "man" / "cowbird.1", cowbird::cli::man_page(cowbird::cli::command_docs()),
                  check);
   return good ? 0 : 1;

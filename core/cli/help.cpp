@@ -93,7 +93,7 @@ std::string completion_case(const std::vector<CommandDoc> &commands, const Comma
     if (option.positional) continue;
     words += option_words(option) + " ";
     if (option.value.find("DIR") != std::string::npos ||
-        option.value.find("HOST") != std::string::npos) {
+        option.value.find("HOST") != std::string::npos || option.value == "FILE") {
       auto names = option.names;
       std::ranges::replace(names, ',', '|');
       files += (files.empty() ? "" : "|") + names;
@@ -105,9 +105,15 @@ std::string completion_case(const std::vector<CommandDoc> &commands, const Comma
   if (command.name == "completion") words += "bash ";
   if (command.name == "plugin show")
     words += "$(\"${COMP_WORDS[0]}\" plugin list --names 2>/dev/null) ";
+  if (command.name == "console") {
+    words += "$(\"${COMP_WORDS[0]}\" ls --names 2>/dev/null) ";
+  }
   std::string out = fmt::format("    \"{}\")\n      words=\"{}\"\n", command.name, words);
   if (!files.empty())
     out += fmt::format("      case \"$previous\" in {}) files=1 words= ;; esac\n", files);
+  if (command.name == "convert") {
+    out += "      case \"$previous\" in --to) words=\"uml toml\" ;; *) files=1 ;; esac\n";
+  }
   if (command.name == "boot" || command.name == "check") out += "      files=1\n";
   return out + "      ;;\n";
 }

@@ -60,6 +60,11 @@ std::string describe_machine(const MachineConfig &config) {
   text += line("root", describe_root(config.root));
   text += line("init", describe_init(config));
   text += line("log level", kLogLevelNames[static_cast<std::size_t>(config.log_level)]);
+  if (!config.env.empty()) text += line("env", fmt::format("{}", fmt::join(config.env, " ")));
+  if (!config.cmdline.empty()) {
+    text += line("cmdline", fmt::format("{}", fmt::join(config.cmdline, " ")));
+  }
+  if (config.log_to_stderr) text += line("log", "to standard error");
   if (config.strace) text += line("strace", "on");
   for (const auto &device : config.blocks) text += line(device.name, describe_device(device));
   for (const auto &device : config.consoles) text += line(device.name, describe_line(device));

@@ -80,6 +80,9 @@ struct MachineConfig {
   std::optional<std::string> init;      // absent: the first of /init /sbin/init /bin/sh
   std::vector<std::string> args;        // after init's own name
   LogLevel log_level = LogLevel::Info;  // records of this level and more severe go to the console
+  std::vector<std::string> env;         // "NAME=value" for init, over the kernel's own
+  std::vector<std::string> cmdline;     // further words of /proc/cmdline
+  bool log_to_stderr = false;           // the kernel log goes there instead of the console
   bool strace = false;  // every system call goes to the kernel log, in the manner of strace(1)
   RootConfig root;
   std::vector<DeviceConfig> blocks;  // by unit

@@ -160,8 +160,36 @@ void MachineReader::read_machine(SectionReader &section) {
   for (auto &item : section.texts("args", kMaxArguments)) {
     config_.args.push_back(std::move(item.text));
   }
+  read_env(section);
+  for (auto &item : section.texts("cmdline", kMaxArguments)) {
+    config_.cmdline.push_back(std::move(item.text));
+  }
   read_log_level(section);
+  read_log_to(section);
   config_.strace = section.boolean("strace").value_or(false);
+}
+
+void MachineReader::read_env(SectionReader &section) {
+  for (auto &item : section.texts("env", kMaxArguments)) {
+    const auto equals = item.text.find('=');
+    if (equals == 0 || equals == std::string::npos) {
+      problems_.at(item.node->source(),
+                   fmt::format("\"{}\" is no variable: write \"NAME=value\".", item.text));
+      continue;
+    }
+    config_.env.push_back(std::move(item.text));
+  }
+}
+
+void MachineReader::read_log_to(SectionReader &section) {
+  const auto target = section.text("log_to");
+  if (!target) return;
+  config_.log_to_stderr = target == "stderr";
+  if (target != "stderr" && target != "console") {
+    section.problem("log_to", fmt::format("\"log_to\" is \"{}\", but must be \"console\" or "
+                                          "\"stderr\".",
+                                          *target));
+  }
 }
 
 void MachineReader::read_log_level(SectionReader &section) {

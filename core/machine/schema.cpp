@@ -21,10 +21,17 @@ constexpr KeyDoc kMachineKeys[] = {
      "First program. The first that exists of this, `/init`, `/sbin/init` and `/bin/sh` is "
      "process 1."},
     {"args", "list of text", "`[]`", "Arguments of the first program, after its own name."},
+    {"env", "list of text", "`[]`",
+     "Environment of the first program: `\"NAME=value\"`, besides `HOME`, `TERM` and `PATH` or "
+     "instead of them."},
+    {"cmdline", "list of text", "`[]`",
+     "Further words of `/proc/cmdline`, for programs that look there."},
     {"log_level", "text", "`\"info\"`",
      "What the kernel log shows on the console: this level and worse. One of `emerg`, `alert`, "
      "`crit`, `err`, `warning`, `notice`, `info`, `debug`."},
     {"quiet", "boolean", "`false`", "The same as `log_level = \"err\"`; not together with it."},
+    {"log_to", "text", "`\"console\"`",
+     "Where the kernel log is shown: `\"console\"` or `\"stderr\"`, the caller's standard error."},
     {"strace", "boolean", "`false`",
      "Every system call of the guest goes to the kernel log, as strace(1) shows it."},
 };
