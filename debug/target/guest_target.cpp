@@ -44,7 +44,7 @@ Result<void> GuestTarget::attach() {
     words_ = kernel_.last_words();
     return done;
   }
-  attached_ = true;
+  attached_ = with_kernel_ = true;
   standing_ = Standing::HardByChoice;
   current_ = kernel_.current_thread();
   kernel_.set_non_stop(non_stop_);
@@ -70,7 +70,7 @@ void GuestTarget::detach_all() {
   ready_.clear();
   kernel_ready_.clear();
   kernel_.detach_all();
-  attached_ = false;
+  attached_ = with_kernel_ = false;
   standing_ = Standing::No;
   user_in_focus_ = false;
 }
@@ -95,22 +95,38 @@ Result<void> GuestTarget::attach_process(std::int64_t pid) {
 }
 
 Result<void> GuestTarget::detach_process(std::int64_t pid) {
-  if (is_kernel(pid)) {
-    words_ =
-        "The guest kernel is detached with the whole guest (detach from its processes first, or "
-        "quit).";
-    return Err(Errno::OpNotSupp);
-  }
+  if (is_kernel(pid)) return detach_kernel();
   std::erase_if(ready_, [pid](const StopEvent &event) { return event.thread.pid == pid; });
-  if (current_.pid == pid) current_ = kernel_.current_thread();
+  if (current_.pid == pid) current_ = {};
   if (stuck()) return later([pid](UserTarget &target) { return target.detach(pid); });
   return refused(TRY(user())->detach(pid));
+}
+
+// Guest processes stay attached: the agent needs no ptrace.
+Result<void> GuestTarget::detach_kernel() {
+  if (!with_kernel_) return Err(Errno::Srch);
+  if (standing_ == Standing::HardByChoice && user_) {
+    std::string why;
+    TRY(make_ready(why));
+  }
+  unpause();
+  const bool watched = std::exchange(watching_, false);
+  kernel_ready_.clear();
+  kernel_.detach_all();
+  with_kernel_ = false;
+  if (standing_ == Standing::Hard || standing_ == Standing::HardByChoice) {
+    standing_ = Standing::Soft;
+    if (user_ && user_->freeze()) frozen_ = true;
+    if (user_) do_what_waits();
+  }
+  if (watched) watch(true);
+  return {};
 }
 
 Result<void> GuestTarget::kill(std::int64_t pid) {
   if (!is_kernel(pid)) {
     TRY(refused(TRY(user())->kill(pid)));
-    if (current_.pid == pid) current_ = kernel_.current_thread();
+    if (current_.pid == pid) current_ = {};
     return {};
   }
   forget_agent();
@@ -128,7 +144,7 @@ Result<void> GuestTarget::refused(Result<void> result) {
 // --- the two ways to stand still
 
 void GuestTarget::pause() {
-  if (paused_ || non_stop_ || side_.hard_stopped() || !attached_) return;
+  if (paused_ || non_stop_ || !with_kernel_ || side_.hard_stopped()) return;
   side_.pause();
   paused_ = true;
 }
@@ -144,6 +160,7 @@ bool GuestTarget::stuck() const {
 }
 
 bool GuestTarget::give_kernel_its_turn() {
+  if (!with_kernel_) return true;
   if (auto event = kernel_.next_event()) kernel_ready_.push_back(std::move(*event));
   return !side_.hard_stopped();
 }
@@ -176,7 +193,7 @@ Result<void> GuestTarget::make_ready(std::string &why) {
 Result<void> GuestTarget::connect() {
   AgentClient::Waiting waiting;
   waiting.ready = [this](std::string &why) { return make_ready(why); };
-  waiting.fd = kernel_.event_fd();
+  waiting.fd = with_kernel_ ? kernel_.event_fd() : -1;
   waiting.turn = [this] { return give_kernel_its_turn(); };
   auto client = TRY(AgentClient::connect(side_.agent_socket, std::move(waiting), words_));
   user_ = std::make_unique<UserTarget>(std::shared_ptr<AgentClient>(std::move(client)));
@@ -221,7 +238,8 @@ void GuestTarget::do_what_waits() {
 
 std::vector<std::int64_t> GuestTarget::processes() {
   if (!attached_) return {};
-  std::vector<std::int64_t> list{kKernelPid};
+  std::vector<std::int64_t> list;
+  if (with_kernel_) list.push_back(kKernelPid);
   if (user_) list.insert(list.end(), user_->processes().begin(), user_->processes().end());
   return list;
 }
@@ -250,6 +268,7 @@ std::vector<ThreadInfo> GuestTarget::threads() {
       }
     }
   }
+  if (!with_kernel_) return users;
   pause();
   std::vector<ThreadInfo> list = kernel_.threads();
   list.insert(list.end(), users.begin(), users.end());
@@ -268,6 +287,10 @@ bool GuestTarget::is_alive(ThreadId id) {
 ThreadId GuestTarget::current_thread() {
   if (!is_kernel(current_.pid) && user_ && user_->processes().contains(current_.pid)) {
     return current_;
+  }
+  if (!with_kernel_) {
+    const auto users = threads();
+    return users.empty() ? ThreadId{} : users.front().id;
   }
   pause();
   return kernel_.current_thread();

@@ -31,6 +31,7 @@ class GuestTarget final : public Target {
     std::function<void()> pause, unpause;
     std::function<KernelView *()> view;  // nullptr: there is none
     std::string agent_socket;            // of the debug agent; empty: the guest has none
+    std::shared_ptr<void> keep;          // what the others refer to
     // The monitor's commands and tables, which come from the kernel's structures.
     std::function<bool(const std::string &, ThreadId, const OutputSink &)> monitor;
     std::function<std::vector<std::pair<std::string, std::string>>()> os_tables;
@@ -105,6 +106,7 @@ class GuestTarget final : public Target {
   Result<UserTarget *> user();
   Result<void> connect();
   void forget_agent();
+  Result<void> detach_kernel();
   void tell_options();
   // Done before guest threads run again.
   Result<void> later(Later what);
@@ -133,9 +135,10 @@ class GuestTarget final : public Target {
 
   Standing standing_ = Standing::No;
   bool attached_ = false;
-  bool frozen_ = false;     // by the agent
-  bool preparing_ = false;  // make_ready() is at work
-  bool paused_ = false;     // the kernel, for a look
+  bool with_kernel_ = false;  // it may be detached while guest processes stay
+  bool frozen_ = false;       // by the agent
+  bool preparing_ = false;    // make_ready() is at work
+  bool paused_ = false;       // the kernel, for a look
   bool non_stop_ = false;
   bool thread_events_ = false, fork_events_ = false, exec_events_ = false;
   bool user_in_focus_ = false;  // gdb let guest threads run last, not the kernel

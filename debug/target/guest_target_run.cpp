@@ -31,7 +31,7 @@ bool is_for_everything(const ResumeAction &action) {
 void GuestTarget::watch(bool on) {
   if (on == watching_) return;
   watching_ = on;
-  for (const int fd : {kernel_.event_fd(), agent_fd_}) {
+  for (const int fd : {with_kernel_ ? kernel_.event_fd() : -1, agent_fd_}) {
     if (fd < 0) continue;
     epoll_event event{};
     event.events = EPOLLIN;
@@ -106,8 +106,8 @@ Result<void> GuestTarget::resume(std::span<const ResumeAction> actions) {
     return why;
   };
   words_.clear();
-  const bool hard = side_.hard_stopped();
-  if (hard || non_stop_) {
+  const bool hard = with_kernel_ && side_.hard_stopped();
+  if (hard || (non_stop_ && with_kernel_)) {
     ResumeAction all;
     all.thread = {kKernelPid, kAll};
     const bool whole = !any_kernel && hard;
@@ -118,7 +118,7 @@ Result<void> GuestTarget::resume(std::span<const ResumeAction> actions) {
     return resume_users(actions, everything);
   }
   if (const auto ran = resume_users(actions, everything); !ran) return fail(ran);
-  if (for_one) return step_kernel_alone(actions);
+  if (for_one && with_kernel_) return step_kernel_alone(actions);
   return {};
 }
 
@@ -128,7 +128,7 @@ Result<void> GuestTarget::resume(std::span<const ResumeAction> actions) {
 void GuestTarget::interrupt_users() {
   if (const auto froze = user_->freeze(); !froze) {
     // The kernel hangs, or has just stopped: it is looked at itself.
-    kernel_.interrupt({kKernelPid, kAll});
+    if (with_kernel_) kernel_.interrupt({kKernelPid, kAll});
     return;
   }
   frozen_ = true;
@@ -154,11 +154,12 @@ void GuestTarget::interrupt(ThreadId which) {
   const bool guest = which.pid != kKernelPid && user_ && !user_->processes().empty();
   if (non_stop_) {
     if (guest) static_cast<void>(refused(user_->request_stop(which)));
-    if (which.pid == kAll || which.pid == kKernelPid) kernel_.interrupt(which);
+    if (with_kernel_ && (which.pid == kAll || which.pid == kKernelPid)) kernel_.interrupt(which);
     return;
   }
   if (standing_ != Standing::No) return;
-  const bool users = guest && (user_in_focus_ || which.pid != kAll) && !side_.hard_stopped();
+  const bool users =
+      guest && (!with_kernel_ || ((user_in_focus_ || which.pid != kAll) && !side_.hard_stopped()));
   if (users) {
     interrupt_users();
   } else {
@@ -183,6 +184,7 @@ std::optional<StopEvent> GuestTarget::given(StopEvent event, Standing standing) 
 
 std::optional<StopEvent> GuestTarget::kernel_event() {
   std::optional<StopEvent> event;
+  if (!with_kernel_) return std::nullopt;
   if (!kernel_ready_.empty()) {
     event = std::move(kernel_ready_.front());
     kernel_ready_.pop_front();
