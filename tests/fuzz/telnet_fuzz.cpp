@@ -20,7 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size
     bytes = bytes.subspan(1 + length);
     total += length;
     if (!codec.decode(piece, plain, wire)) {
-      codec.start(wire);
+      codec.start(wire);  // the next client
+      (void)codec.take_window_change();
       continue;
     }
     if (plain.size() > total) __builtin_trap();
