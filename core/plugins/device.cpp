@@ -236,6 +236,8 @@ void service_block_resized(cowbird_device *device) {
   device->deliver([device] { device->client->on_resized(); });
 }
 
+const char *service_device_name(cowbird_device *device) { return device->name.c_str(); }
+
 constexpr cowbird_host kHost = {
     .struct_size = sizeof(cowbird_host),
     .abi_version = COWBIRD_ABI_VERSION,
@@ -261,6 +263,7 @@ constexpr cowbird_host kHost = {
     .block_complete = service_block_complete,
     .block_resized = service_block_resized,
     .transport_notify = service_notify,
+    .device_name = service_device_name,
 };
 
 }  // namespace

@@ -56,8 +56,8 @@ TEST_CASE_METHOD(Fixture, "file: output is appended, and there is no input") {
 }
 
 TEST_CASE_METHOD(Fixture, "file: rotation loses nothing but what is too old") {
-  const auto channel = make(
-      "file", {{"path", path}, {"max_size", std::string("1K")}, {"keep", std::int64_t{2}}});
+  const auto channel =
+      make("file", {{"path", path}, {"max_size", std::string("1K")}, {"keep", std::int64_t{2}}});
   open(*channel);
   const std::string all = pattern(5000, 7);
   for (std::size_t at = 0; at < all.size(); at += 300) write_all(*channel, all.substr(at, 300));

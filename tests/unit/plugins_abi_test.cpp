@@ -47,6 +47,7 @@ AT(cowbird_host, channel_notify, 152);
 AT(cowbird_host, block_complete, 160);
 AT(cowbird_host, block_resized, 168);
 AT(cowbird_host, transport_notify, 176);
+AT(cowbird_host, device_name, 184);
 
 AT(cowbird_channel_ops, create, 8);
 AT(cowbird_channel_ops, destroy, 16);

@@ -46,8 +46,8 @@ class FileChannel final : public Channel {
 
 void FileChannel::open_file() {
   // O_NONBLOCK: a named pipe would wait for its reader; it is refused below.
-  file_ = Descriptor(::open(path_.c_str(),
-                            O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600));
+  file_ = Descriptor(::open(
+      path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600));
   if (!file_) cowbird::sdk::throw_errno("The log " + path_ + " cannot be opened");
   struct stat status;
   if (fstat(file_.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -78,9 +78,8 @@ void FileChannel::rotate() {
 // Told once; the guest goes on.
 void FileChannel::lose(std::size_t count, int error) {
   if (lost_ == 0) {
-    host().log(COWBIRD_LOG_WARNING,
-               "the log " + path_ + " takes nothing: " + std::strerror(error) +
-                   "; output is dropped until it does");
+    host().log(COWBIRD_LOG_WARNING, "the log " + path_ + " takes nothing: " + std::strerror(error) +
+                                        "; output is dropped until it does");
   }
   lost_ += count;
 }

@@ -234,6 +234,10 @@ struct cowbird_host {
   void (*block_resized)(struct cowbird_device *device);
   /* Transports: something happened (COWBIRD_TRANSPORT_... events). Any thread. */
   void (*transport_notify)(struct cowbird_device *device, uint32_t events);
+  /* The oldest hosts end here. */
+
+  /* The device's name in the machine file ("con1"). Lives as long as the device. Any thread. */
+  const char *(*device_name)(struct cowbird_device *device);
 };
 
 /* `create` of every kind. Checks the configuration, allocates the device's state and stores it in

@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -153,6 +154,11 @@ class Host {
   // Any thread.
   void log(cowbird_log_level level, const std::string &text) const {
     host_->log(device_, level, text.c_str());
+  }
+  // The device's name in the machine file; empty on a host that is too old to tell. Any thread.
+  std::string name() const {
+    const bool known = host_->struct_size >= offsetof(cowbird_host, device_name) + sizeof(void *);
+    return known && host_->device_name ? host_->device_name(device_) : "";
   }
   void set_error(const std::string &sentence) const { host_->set_error(device_, sentence.c_str()); }
   // Any thread.
