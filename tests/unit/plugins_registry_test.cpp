@@ -229,7 +229,7 @@ TEST_CASE("plugins are found by kind and name, the first on the path wins") {
   CHECK_FALSE(registry.find(PluginKind::Block, "schema", error));
   CHECK(error.fault == PluginFault::WrongKind);
   CHECK_THAT(error.message, Contains("is a channel, but a block backend is needed"));
-  CHECK_FALSE(registry.find(PluginKind::Channel, "file", error));
+  CHECK_FALSE(registry.find(PluginKind::Block, "null", error));
   CHECK(error.fault == PluginFault::WrongKind);
 
   int shadowed = 0, broken = 0;
