@@ -284,8 +284,8 @@ def x_server():
     server = subprocess.Popen([need("Xvfb"), "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp"],
                               pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(write)
-    number = os.read(read, 20).decode().strip()
-    os.close(read)
+    with open(read, encoding="ascii") as answer:
+        number = answer.readline().strip()  # written in pieces
     if not number:
         raise Skip("Xvfb does not start here")
     return server, f":{number}"
@@ -303,7 +303,7 @@ def a_window_of_its_own(scratch):
                                       env=dict(os.environ, DISPLAY=display))
                 return done.stdout.decode().strip() if done.returncode == 0 else ""
 
-            guest.begin("setsid sh -c 'exec sh -i </dev/tty1 >/dev/tty1 2>&1'; echo window-\"gone\"")
+            guest.begin("(setsid sh -c 'exec sh -i </dev/tty1 >/dev/tty1 2>&1'; echo window-\"gone\") &")
             until = time.monotonic() + LIMIT
             while not (window := x("search", "--name", "^con1$")):
                 check(time.monotonic() < until, "no window of the name con1 came")
