@@ -6,11 +6,12 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
 
-from harness import COWBIRD, Terminal, check, cowbird, contains, equal, main, prompt_of, test
+from harness import COWBIRD, Skip, Terminal, check, cowbird, contains, equal, main, prompt_of, test
 
 MAGIC, VERSION = 0x4E4F4357, 1
 HELLO, DATA, WINDOW, WELCOME, REFUSED, HANG_UP, DROPPED = range(1, 8)
@@ -333,6 +334,26 @@ def socket_is_for_its_owner_alone(scratch):
     with Guest(scratch) as guest:
         equal(guest.socket.stat().st_mode & 0o777, 0o600, "mode of the socket")
         equal(guest.socket.parent.stat().st_mode & 0o777, 0o700, "mode of the directory")
+
+
+@test
+def other_users_are_turned_away(scratch):
+    if os.geteuid() != 0:
+        raise Skip("only root can try it as somebody else")
+    with Guest(scratch) as guest:
+        script = ("import os, socket, sys\nos.setgid(65534); os.setuid(65534)\ns = socket.socket(socket.AF_UNIX)\n"
+                  "s.connect(sys.argv[1])\ns.settimeout(30)\nprint(s.recv(1))\n")
+
+        def attempt():
+            return subprocess.run([sys.executable, "-c", script, guest.socket], capture_output=True, timeout=60, check=False)
+        contains(attempt().stderr, "PermissionError")
+        # Even where somebody has opened the way.
+        for path in (scratch, guest.root, guest.socket.parent):
+            path.chmod(0o711)
+        guest.socket.chmod(0o666)
+        result = attempt()
+        check(b"ConnectionResetError" in result.stderr or result.stdout == b"b''\n", result)
+        equal(Wire(guest).frame()[0], WELCOME, "answer to the owner")
 
 
 @test

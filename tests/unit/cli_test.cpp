@@ -80,6 +80,54 @@ TEST_CASE("boot starts nothing when the file is wrong") {
                            "\"memory\"?\nNothing was started.\n");
 }
 
+TEST_CASE("boot takes a UML command line instead of a file") {
+  const auto outcome = run({"boot", "--uml", "mem=64M umid=x con0=null A=b 'c d'", "--set",
+                            "machine.vcpus=2", "--", "-s"});
+  CHECK(outcome.err == "");
+  REQUIRE(outcome.request);
+  const auto &config = outcome.request->config;
+  CHECK(config.memory == 64 * kMiB);
+  CHECK(config.name == "x");
+  CHECK(config.vcpus == 2);
+  CHECK(config.env == std::vector<std::string>{"A=b"});
+  CHECK(config.args == std::vector<std::string>{"c d", "-s"});
+  CHECK(outcome.request->file.empty());
+  CHECK_FALSE(outcome.request->up);
+  const auto wrong = run({"boot", "--uml", "mem=1M quiet con0=nosuch"});
+  CHECK(wrong.status == 1);
+  CHECK_FALSE(wrong.request);
+  CHECK(wrong.err.starts_with("word 3, \"con0=nosuch\": error: "));
+  CHECK(wrong.err.ends_with("Nothing was started.\n"));
+}
+
+TEST_CASE("convert prints one syntax as the other") {
+  auto outcome = run({"convert", "--", "mem=64M", "quiet"});
+  CHECK(outcome.status == 0);
+  CHECK(outcome.out == "[machine]\nmemory    = \"64M\"\nlog_level = \"err\"\n");
+  const MachineFile file("[machine]\nmemory = \"64M\"\n[[console]]\nname='con0'\nplugin='pts'\n");
+  outcome = run({"convert", file.path});
+  CHECK(outcome.out == "mem=64M con0=pts\n");
+  outcome = run({"convert", "--to", "toml", file.path});
+  CHECK(outcome.status == 1);
+  CHECK(outcome.out == "");
+  outcome = run({"convert", "/nowhere/file"});
+  CHECK(outcome.status == 1);
+  CHECK(outcome.err ==
+        "/nowhere/file: error: The file cannot be opened: No such file or directory.\n");
+}
+
+TEST_CASE("guests are listed and attached to by their directories") {
+  const MachineFile folder("");
+  auto outcome = run({"ls", "--dir", folder.folder});
+  CHECK(outcome.status == 0);
+  CHECK(outcome.out == "");
+  CHECK(outcome.err == "No guest runs in " + folder.folder.string() + ".\n");
+  CHECK(run({"ls", "--json", "--dir", folder.folder}).out == "[]\n");
+  outcome = run({"console", "nobody", "--dir", folder.folder});
+  CHECK(outcome.status == 1);
+  CHECK(outcome.err.starts_with("cowbird: error: "));
+}
+
 TEST_CASE("check prints what would be started, or all errors") {
   const MachineFile good("[machine]\nname = \"x\"\n");
   auto outcome = run({"check", good.path});
@@ -155,6 +203,16 @@ TEST_CASE("wrong usage") {
                                              {"plugin", "shwo"},
                                              {"boot", "f", "--sett", "x"},
                                              {"boot", "f", "--set"},
+                                             {"boot"},
+                                             {"boot", "f", "--uml", "mem=64M"},
+                                             {"boot", "f", "--log", "x"},
+                                             {"convert"},
+                                             {"convert", "f", "--", "mem=64M"},
+                                             {"convert", "f", "--to", "yaml"},
+                                             {"convert", "--to", "uml", "--", "mem=64M"},
+                                             {"console"},
+                                             {"console", "x", "--escape", "control"},
+                                             {"ls", "x"},
                                              {"completion", "fish"},
                                              {"--nonsense"}}) {
     CAPTURE(words);
@@ -207,6 +265,10 @@ TEST_CASE("completion knows commands, options and files") {
   CHECK(complete("cowbird plugin s") == "show\n");
   CHECK(complete("cowbird run --me") == "--memory\n");
   CHECK(complete("cowbird boot --s") == "--set\n");
+  CHECK(complete("cowbird convert --to u") == "uml\n");
+  CHECK(complete("cowbird convert " + script.folder.string() + "/m") ==
+        script.path.string() + "\n");
+  CHECK(complete("cowbird console --re") == "--read-only\n");
   CHECK(complete("cowbird check " + script.folder.string() + "/m") == script.path.string() + "\n");
   CHECK(complete("cowbird run -- /et") == "/etc\n");
 }
