@@ -195,6 +195,9 @@ UmlMachine UmlReader::read(std::span<const UmlWord> words) {
 void UmlReader::read_word(const UmlWord &word) {
   if (word.text.empty()) return;
   if (word.text.find('\0') != std::string::npos) return refuse(word, "There is a NUL byte in it.");
+  if (word.text.starts_with('[')) {
+    return refuse(word, "This is the beginning of a table of a machine file, not a word of UML's.");
+  }
   const auto option = split_option(word);
   if (read_device(option) || read_simple(option)) return;
   const auto class_of = classify_uml_word(word.text);
