@@ -10,6 +10,7 @@
 #include <array>
 #include <cerrno>
 #include <climits>
+#include <cstdlib>
 #include <cstring>
 
 #include "debug/target/kernel_target.hpp"
@@ -224,9 +225,27 @@ Result<std::uint64_t> KernelTarget::tls_address(ThreadId id, std::uint64_t offse
 }
 
 // The program's file by its name is the one that runs, also when another one has taken its place.
+// gdb looks into /proc with the numbers that it was given: `info proc`, and the maps for the vDSO's
+// symbols. There the host's stand. A kernel thread has no folder of its own, the kernel's main
+// thread stands for it.
+static std::string host_path(const std::string &path, pid_t pid) {
+  const auto process = fmt::format("/proc/{}/", kKernelPid);
+  if (!path.starts_with(process)) return path;
+  auto rest = path.substr(process.size());
+  constexpr std::string_view kTask = "task/";
+  if (rest.starts_with(kTask)) {
+    const auto end = rest.find('/', kTask.size());
+    const auto tid = std::strtoll(rest.c_str() + kTask.size(), nullptr, 10);
+    const auto tail = end == std::string::npos ? std::string() : rest.substr(end);
+    rest = fmt::format("task/{}{}", tid > kHostTidBase ? tid - kHostTidBase : pid, tail);
+  }
+  return fmt::format("/proc/{}/{}", pid, rest);
+}
+
 Result<std::unique_ptr<TargetFile>> KernelTarget::open_file(std::int64_t pid,
-                                                            const std::string &path) {
+                                                            const std::string &name) {
   if (pid != 0 && pid != kKernelPid) return Err(Errno::NoEnt);
+  const auto path = host_path(name, pid_);
   const std::string running = fmt::format("/proc/{}/exe", pid_);
   const bool replaced = path == program_ && !same_file(path, running);
   UniqueFd fd(::open(replaced ? running.c_str() : path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -236,7 +255,7 @@ Result<std::unique_ptr<TargetFile>> KernelTarget::open_file(std::int64_t pid,
 
 Result<std::string> KernelTarget::read_link(std::int64_t pid, const std::string &path) {
   if (pid != 0 && pid != kKernelPid) return Err(Errno::NoEnt);
-  std::string target = link_target(path);
+  std::string target = link_target(host_path(path, pid_));
   if (target.empty()) return Err(errno_from_host(errno));
   return target;
 }
