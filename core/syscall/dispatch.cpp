@@ -35,6 +35,12 @@ constexpr std::array<std::uint16_t, kNumbers> kRowOfNumber = [] {
   return rows;
 }();
 
+constexpr std::array<const char *, kNumbers> kNames = [] {
+  std::array<const char *, kNumbers> names{};
+  for (const SyscallRow &row : kRows) names[row.number] = row.name.data();
+  return names;
+}();
+
 bool trace_on = false;
 
 // The guest chooses the numbers, so only those that have a name are remembered.
@@ -77,6 +83,15 @@ void dispatch_traced(Task &task, SyscallHandler handler, std::uint32_t number,
   log_info("{} = {}", line, format_syscall_result(result));
 }
 
+// Where the stack of a system call begins, for whoever looks at it with a debugger: its arguments
+// say which call it is. They are used after the call, so that they are known while it runs.
+__attribute__((noinline)) void enter_system_call(const char *name, unsigned long number, Task &task,
+                                                 const SysArgs &args) {
+  const SysResult result = kHandlers[number](task, args);
+  asm volatile("" : : "r"(name), "r"(number));
+  store_result(task, result);
+}
+
 }  // namespace
 
 std::span<const SyscallRow> syscall_table() { return kRows; }
@@ -104,7 +119,7 @@ void dispatch_syscall(Task &task) {
   if (trace_on) [[unlikely]] {
     dispatch_traced(task, handler, number, args);
   } else {
-    store_result(task, handler(task, args));
+    enter_system_call(kNames[number], number, task, args);
   }
   task.syscall_number = ~0ull;
 }

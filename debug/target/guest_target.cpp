@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "debug/view/kernel_tables.hpp"
 
@@ -472,13 +473,37 @@ Result<std::uint64_t> GuestTarget::tls_address(ThreadId id, std::uint64_t offset
   return Err(Errno::OpNotSupp);
 }
 
+// gdb's `info proc` and its like ask for /proc/PID/... of no process's view, where PID is the
+// inferior's: the host's directory of the kernel's process, or the guest's of one of its own.
+void GuestTarget::find_view(std::int64_t &pid, std::string &path) const {
+  constexpr std::string_view kProc = "/proc/";
+  if (pid != 0 || !path.starts_with(kProc)) return;
+  std::int64_t number = 0;
+  const char *begin = path.data() + kProc.size();
+  const auto parsed = std::from_chars(begin, path.data() + path.size(), number);
+  if (parsed.ec != std::errc() || *parsed.ptr != '/') return;
+  if (!is_kernel(number)) {
+    if (user_ && user_->processes().contains(number)) pid = number;
+    return;
+  }
+  const std::string ours = std::to_string(kKernelPid), theirs = std::to_string(side_.host_pid);
+  for (std::size_t at = path.find(ours); at != path.npos; at = path.find(ours, at)) {
+    path.replace(at, ours.size(), theirs);
+    at += theirs.size();
+  }
+}
+
 Result<std::unique_ptr<TargetFile>> GuestTarget::open_file(std::int64_t pid,
-                                                           const std::string &path) {
+                                                           const std::string &name) {
+  std::string path = name;
+  find_view(pid, path);
   if (pid == 0 || is_kernel(pid)) return kernel_.open_file(pid, path);
   return TRY(user())->open_file(pid, path);
 }
 
-Result<std::string> GuestTarget::read_link(std::int64_t pid, const std::string &path) {
+Result<std::string> GuestTarget::read_link(std::int64_t pid, const std::string &name) {
+  std::string path = name;
+  find_view(pid, path);
   if (pid == 0 || is_kernel(pid)) return kernel_.read_link(pid, path);
   return TRY(user())->read_link(pid, path);
 }

@@ -12,6 +12,8 @@
 //     kernel they are paused.
 #pragma once
 
+#include <sys/types.h>
+
 #include <deque>
 #include <functional>
 #include <memory>
@@ -30,8 +32,9 @@ class GuestTarget final : public Target {
     std::function<bool()> hard_stopped;
     std::function<void()> pause, unpause;
     std::function<KernelView *()> view;  // nullptr: there is none
-    std::string agent_socket;            // of the debug agent; empty: the guest has none
-    std::shared_ptr<void> keep;          // what the others refer to
+    pid_t host_pid = 0;
+    std::string agent_socket;    // of the debug agent; empty: the guest has none
+    std::shared_ptr<void> keep;  // what the others refer to
     // The monitor's commands and tables, which come from the kernel's structures.
     std::function<bool(const std::string &, ThreadId, const OutputSink &)> monitor;
     std::function<std::vector<std::pair<std::string, std::string>>()> os_tables;
@@ -107,6 +110,7 @@ class GuestTarget final : public Target {
   Result<void> connect();
   void forget_agent();
   Result<void> detach_kernel();
+  void find_view(std::int64_t &pid, std::string &path) const;
   void tell_options();
   // Done before guest threads run again.
   Result<void> later(Later what);
