@@ -242,12 +242,18 @@ struct TraceInternals {
     update(task);
     if (!t) return;
     if (t->flag_set && task.context) task.regs().eflags &= ~abi::kFlagTf;
-    // Signals that the debugger's own doings caused are not the program's.
-    if (t->stopped && t->stop.event == TraceEvent::Signal && t->stop.info.signal != kSigTrap) {
+    // A fault comes again if its cause is still there; it may have been the tracer's own doing.
+    if (t->stopped && t->stop.event == TraceEvent::Signal && !is_fault(t->stop.info)) {
       t->resume_signal = t->stop.info.signal;
     }
     t->stopped = t->held = false;
     if (task.state() == ThreadState::Traced) wake(task);
+  }
+
+  static bool is_fault(const SignalInfo &info) {
+    const bool can_be = info.signal == kSigSegv || info.signal == kSigBus ||
+                        info.signal == kSigIll || info.signal == kSigFpe || info.signal == kSigTrap;
+    return can_be && info.code > 0;
   }
 
   static void left_guest(Task &task, bool by_call) {

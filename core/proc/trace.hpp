@@ -153,9 +153,9 @@ namespace trace {
 // All tasks of the process are traced from now on; none is stopped by that. Perm when it is traced
 // already, Srch when it has ended.
 Result<void> attach(Process &process, Tracer &tracer);
-// Breakpoints leave its memory and its tasks go on; a signal that stopped one is delivered. No task
-// of it may run guest code now (sched/freeze.hpp): one that steps could not be told. May sleep, as
-// all functions that write memory.
+// Breakpoints leave its memory and its tasks go on; a signal that stopped one is delivered, but for
+// faults. No task of it may run guest code now (sched/freeze.hpp): one that steps could not be
+// told. May sleep, as all functions that write memory.
 void detach(Process &process);
 
 // The next time that the task would run guest code it stops with Requested; an interruptible sleep
