@@ -173,12 +173,8 @@ class UmlReader {
 
 UmlMachine UmlReader::read(std::span<const UmlWord> words) {
   plugins_.use_path({});
-  if (!words.empty()) {
-    // A whole line of a script begins with the program.
-    const std::filesystem::path program(words.front().text);
-    if (program.filename() == "linux" || program.filename() == "linux.uml")
-      words = words.subspan(1);
-  }
+  // A whole line of a script begins with the program.
+  if (!words.empty() && is_uml_program(words.front().text)) words = words.subspan(1);
   while (!words.empty() && words.front().text != "--") {
     read_word(words.front());
     words = words.subspan(1);
@@ -685,6 +681,11 @@ std::string explain_uml_root(std::string_view text) {
   return fmt::format(
       "\"{}\" is no disk of this machine; a root is /dev/ubda, rootfstype=hostfs or initrd=FILE.",
       text);
+}
+
+bool is_uml_program(const std::string &word) {
+  const auto name = std::filesystem::path(word).filename();
+  return name == "linux" || name == "linux.uml";
 }
 
 bool is_uml_environment(const std::string &word) {

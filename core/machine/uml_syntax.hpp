@@ -38,6 +38,8 @@ struct UmlMachine {
 // words name.
 UmlMachine read_uml(std::span<const UmlWord> words, PluginCatalog &plugins, const UmlHost &host);
 
+// True for a first word that is passed over, as it names the program: "linux", "./linux".
+bool is_uml_program(const std::string &word);
 // True when read_uml() would hand the word to init's environment as it stands; for the way back.
 bool is_uml_environment(const std::string &word);
 // True for a word that would only be shown in /proc/cmdline.

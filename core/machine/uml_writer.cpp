@@ -86,6 +86,8 @@ UmlLine UmlWriter::write(std::string_view text, const std::string &file) {
     words_.insert(words_.end(), args_.begin(), args_.end());
   }
   if (problems_.any()) return {{}, problems_.take()};
+  // A word that could be taken for the program is not to be the first.
+  if (!words_.empty() && is_uml_program(words_.front())) words_.insert(words_.begin(), "linux");
   return {std::move(words_), {}};
 }
 
