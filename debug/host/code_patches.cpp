@@ -3,11 +3,6 @@
 #include <vector>
 
 namespace cowbird::debug {
-namespace {
-
-constexpr std::byte kInt3{0xcc};
-
-}  // namespace
 
 Result<void> CodePatches::insert(Tracee &tracee, std::uint64_t address) {
   const auto found = patches_.find(address);

@@ -12,6 +12,8 @@
 
 namespace cowbird::debug {
 
+inline constexpr std::byte kInt3{0xcc};
+
 class CodePatches {
  public:
   // Each insert needs its remove. Fault: there is no memory.

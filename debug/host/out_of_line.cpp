@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "debug/host/code_patches.hpp"
+
 namespace cowbird::debug {
 namespace {
-
-constexpr std::byte kInt3{0xcc};
 
 // What may stand in for rip: registers whose code needs no prefix and no SIB byte.
 struct StandIn {

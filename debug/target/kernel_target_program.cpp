@@ -18,12 +18,12 @@
 namespace cowbird::debug {
 namespace {
 
-constexpr unsigned kMaxLibraries = 1024;
-constexpr unsigned kMaxHeaders = 64;
-constexpr unsigned kMaxDynamic = 256;
-constexpr std::size_t kMaxName = 4096;
+constexpr unsigned kMaxLoaded = 1024;
+constexpr unsigned kMaxProgramHeaders = 64;
+constexpr unsigned kMaxDynamicEntries = 256;
+constexpr std::size_t kMaxPath = 4096;
 
-std::string link_target(const std::string &path) {
+std::string host_link_target(const std::string &path) {
   std::array<char, PATH_MAX> buffer;
   const ssize_t length = ::readlink(path.c_str(), buffer.data(), buffer.size());
   return {buffer.data(), length > 0 ? static_cast<std::size_t>(length) : 0};
@@ -66,7 +66,7 @@ bool same_file(const std::string &a, const std::string &b) {
 
 // Path, entry, load address.
 void KernelTarget::find_program() {
-  program_ = link_target(fmt::format("/proc/{}/exe", pid_));
+  program_ = host_link_target(fmt::format("/proc/{}/exe", pid_));
   constexpr std::string_view kDeleted = " (deleted)";
   if (program_.size() > kDeleted.size() && program_.ends_with(kDeleted)) {
     program_.resize(program_.size() - kDeleted.size());
@@ -74,7 +74,7 @@ void KernelTarget::find_program() {
   entry_ = auxv_value(AT_ENTRY);
   const std::uint64_t headers = auxv_value(AT_PHDR);
   base_ = 0;
-  const std::uint64_t count = std::min<std::uint64_t>(auxv_value(AT_PHNUM), kMaxHeaders);
+  const std::uint64_t count = std::min<std::uint64_t>(auxv_value(AT_PHNUM), kMaxProgramHeaders);
   for (std::uint64_t i = 0; i < count; ++i) {
     Elf64_Phdr header{};
     if (!read(headers + i * sizeof header, std::as_writable_bytes(std::span(&header, 1)))) break;
@@ -107,12 +107,12 @@ std::uint64_t KernelTarget::auxv_value(std::uint64_t type) {
 // A value of the program's dynamic section; 0: it has none.
 std::uint64_t KernelTarget::dynamic_value(std::int64_t tag) {
   const std::uint64_t headers = auxv_value(AT_PHDR);
-  const std::uint64_t count = std::min<std::uint64_t>(auxv_value(AT_PHNUM), kMaxHeaders);
+  const std::uint64_t count = std::min<std::uint64_t>(auxv_value(AT_PHNUM), kMaxProgramHeaders);
   for (std::uint64_t i = 0; i < count; ++i) {
     Elf64_Phdr header{};
     if (!read(headers + i * sizeof header, std::as_writable_bytes(std::span(&header, 1)))) break;
     if (header.p_type != PT_DYNAMIC) continue;
-    for (unsigned k = 0; k < kMaxDynamic; ++k) {
+    for (unsigned k = 0; k < kMaxDynamicEntries; ++k) {
       Elf64_Dyn dynamic{};
       const std::uint64_t where = base_ + header.p_vaddr + k * sizeof dynamic;
       if (!read(where, std::as_writable_bytes(std::span(&dynamic, 1)))) return 0;
@@ -163,10 +163,10 @@ Result<std::vector<Library>> KernelTarget::libraries(std::int64_t pid) {
   const std::uint64_t debug = dynamic_value(DT_DEBUG);
   if (debug == 0) return list;  // linked statically, or not started yet
   std::uint64_t at = word(debug + offsetof(r_debug, r_map)).value_or(0);
-  for (unsigned i = 0; at != 0 && i < kMaxLibraries; ++i) {
+  for (unsigned i = 0; at != 0 && i < kMaxLoaded; ++i) {
     link_map entry{};
     if (!read(at, std::as_writable_bytes(std::span(&entry, 1)))) break;
-    std::string name(kMaxName, '\0');
+    std::string name(kMaxPath, '\0');
     const auto got = read_memory(kKernelPid, reinterpret_cast<std::uint64_t>(entry.l_name),
                                  std::as_writable_bytes(std::span(name)));
     name.resize(got.ok() ? ::strnlen(name.c_str(), name.size()) : 0);
@@ -212,7 +212,7 @@ Result<std::uint64_t> KernelTarget::tls_address(ThreadId id, std::uint64_t offse
     return Err(Errno::OpNotSupp);
   }
   const std::uint64_t headers = auxv_value(AT_PHDR);
-  const std::uint64_t count = std::min<std::uint64_t>(auxv_value(AT_PHNUM), kMaxHeaders);
+  const std::uint64_t count = std::min<std::uint64_t>(auxv_value(AT_PHNUM), kMaxProgramHeaders);
   for (std::uint64_t i = 0; i < count; ++i) {
     Elf64_Phdr header{};
     if (!read(headers + i * sizeof header, std::as_writable_bytes(std::span(&header, 1)))) break;
@@ -255,7 +255,7 @@ Result<std::unique_ptr<TargetFile>> KernelTarget::open_file(std::int64_t pid,
 
 Result<std::string> KernelTarget::read_link(std::int64_t pid, const std::string &path) {
   if (pid != 0 && pid != kKernelPid) return Err(Errno::NoEnt);
-  std::string target = link_target(host_path(path, pid_));
+  std::string target = host_link_target(host_path(path, pid_));
   if (target.empty()) return Err(errno_from_host(errno));
   return target;
 }

@@ -470,7 +470,7 @@ void KernelTarget::handle_trap(pid_t host) {
     std::byte there{};
     const auto read = tracee_->read(address, {&there, 1});
     const bool ours = patches_.at(address);
-    if (ours || !read || there != std::byte{0xcc}) {  // or it was ours until a moment ago
+    if (ours || !read || there != kInt3) {  // or it was ours until a moment ago
       tracee_->change_registers(host)->rip = address;
       tracee_->set_signal(host, 0);
       if (ours && !thread->stray) {
