@@ -256,7 +256,11 @@ std::string Session::stop_text(const StopEvent &event) {
   const bool has_thread = event.reason != StopReason::ProcessExited &&
                           event.reason != StopReason::ProcessKilled &&
                           event.reason != StopReason::ThreadExited;
-  if (const auto values = has_thread && attached_ ? registers(event.thread) : Err(Errno::Srch)) {
+  // After vAttach of non-stop mode gdb does not know yet what the process's registers are like.
+  const bool known =
+      !non_stop_ || event.reason != StopReason::Interrupted || event.thread.pid == kKernelPid;
+  if (const auto values =
+          has_thread && attached_ && known ? registers(event.thread) : Err(Errno::Srch)) {
     for (unsigned i = 0; i < RegisterLayout::kExpedited; ++i) {
       const auto reg = general_register(i);
       if (!reg || !(*values)->has(*reg)) continue;
