@@ -25,7 +25,7 @@ namespace cowbird {
 
 inline constexpr std::uint32_t kUbdMajor = 98;
 inline constexpr std::uint32_t kUbdMinorStep = 16;  // one for the disk, 15 for its partitions
-inline constexpr unsigned kMaxUbdDevices = 26;      // ubd0 .. ubd25, ubda .. ubdz
+inline constexpr unsigned kMaxUbdDevices = (1u << 20) / kUbdMinorStep;  // by the minor numbers
 
 class BlockDevice : public RefCounted<BlockDevice> {
  public:
@@ -61,8 +61,11 @@ class BlockDevice : public RefCounted<BlockDevice> {
                   discards = 0, in_flight = 0, errors = 0;
   };
   const Stats &stats() const { return stats_; }
+  // How many BlockUse there are.
+  unsigned users() const { return users_; }
 
  private:
+  friend class BlockUse;
   friend struct DebugLayout;
   struct Batch;
   class WriteTurn;
@@ -90,7 +93,24 @@ class BlockDevice : public RefCounted<BlockDevice> {
   // A write of a part of a block reads and writes the whole block, so it is alone.
   WaitQueue writers_queue_;
   unsigned writers_ = 0;
+  unsigned users_ = 0;
   bool part_writer_ = false;
+};
+
+// A block device that is in use: an open file, a mount. Opening says who may not be removed now.
+class BlockUse {
+ public:
+  explicit BlockUse(Ref<BlockDevice> device) : device_(std::move(device)) { ++device_->users_; }
+  ~BlockUse() {
+    if (device_) --device_->users_;
+  }
+  BlockUse(BlockUse &&) = default;
+  BlockUse &operator=(BlockUse &&) = delete;
+  BlockDevice *operator->() const { return device_.get(); }
+  BlockDevice &operator*() const { return *device_; }
+
+ private:
+  Ref<BlockDevice> device_;
 };
 
 // The block devices that the guest has. Registering makes a device visible to lookups and tells the
@@ -106,9 +126,9 @@ void for_each_block_device(const std::function<void(BlockDevice &)> &function);
 using DeviceListener = std::function<void(BlockDevice &, bool added)>;
 void set_block_device_listener(DeviceListener listener);
 
-// "ubd0" or "ubda" -> 0, "ubd25" or "ubdz" -> 25; Inval for other names.
+// "ubd0" or "ubda" -> 0, "ubd25" or "ubdz" -> 25, "ubd512" -> 512; Inval for other names.
 Result<unsigned> ubd_index(std::string_view name);
-// 0 -> "ubda": the name of the device node.
+// 0 -> "ubda", 26 -> "ubd26": the name of the device node.
 std::string ubd_name(unsigned index);
 // Makes and registers ubdX. `name` as in the machine file ("ubd0" or "ubda").
 Result<Ref<BlockDevice>> add_ubd(std::string_view name, std::unique_ptr<BlockBackend> backend);

@@ -79,7 +79,8 @@ Result<unsigned> ubd_index(std::string_view name) {
 }
 
 std::string ubd_name(unsigned index) {
-  return std::string("ubd") + static_cast<char>('a' + index % kMaxUbdDevices);
+  if (index >= 26) return "ubd" + std::to_string(index);
+  return std::string("ubd") + static_cast<char>('a' + index);
 }
 
 Result<Ref<BlockDevice>> add_ubd(std::string_view name, std::unique_ptr<BlockBackend> backend) {

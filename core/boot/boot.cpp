@@ -21,6 +21,7 @@
 #include "sched/scheduler.hpp"
 #include "sched/wait.hpp"
 #include "tty/console_server.hpp"
+#include "tty/tty_log.hpp"
 
 namespace cowbird {
 namespace {
@@ -200,6 +201,11 @@ int Machine::wait() {
   {
     const BklGuard guard;
     console_server::stop(restart_ ? "The guest starts again." : "The guest has ended.");
+    // What the channels have on the host goes with them: sockets, windows, modes.
+    for (LineDriver *const driver : {consoles_, serials_}) {
+      if (driver) driver->shut_down();
+    }
+    tty_log::stop();
   }
   restore_host_terminals();
   drop_instance();
@@ -231,7 +237,9 @@ void Machine::finish(int status, std::string error) {
   constexpr std::int64_t kDrainNs = 2 * kNsPerSec;
   sync_all();
   console_log::flush();
-  for (Tty *tty : consoles_) tty_drain(*tty, kDrainNs);
+  for (LineDriver *const driver : {consoles_, serials_}) {
+    if (driver) driver->drain(kDrainNs);
+  }
   status_ = status;
   error_ = std::move(error);
   ended_.release();

@@ -9,11 +9,12 @@
 
 #include "abi/fcntl.hpp"
 #include "base/log.hpp"
-#include "block/block_device.hpp"
 #include "boot/embedded_initramfs.hpp"
 #include "boot/host_stream.hpp"
 #include "boot/machine.hpp"
 #include "debug_agent/debug_agent.hpp"
+#include "devices/block_driver.hpp"
+#include "devices/memory_driver.hpp"
 #include "fs/devpts.hpp"
 #include "fs/devtmpfs.hpp"
 #include "fs/hostfs.hpp"
@@ -28,13 +29,11 @@
 #include "sched/scheduler.hpp"
 #include "syscall/syscall.hpp"
 #include "tty/console_server.hpp"
-#include "tty/console_tap.hpp"
 #include "tty/pty.hpp"
+#include "tty/tty_log.hpp"
 
 namespace cowbird {
 namespace {
-
-constexpr std::uint32_t kConsoleMajor = 4;  // /dev/ttyN
 
 // The command line of the machine as /proc/cmdline shows it, in the words of a Linux kernel.
 std::string command_line(const MachineConfig &config) {
@@ -119,7 +118,7 @@ bool Machine::set_up_devices() {
     return fail(fmt::format("The memory devices cannot be made: {}.", errno_text(done.error())));
   }
   if (!set_up_consoles() || !start_console_server()) return false;
-  if (const auto done = register_tty_devices(main_console_); !done) {
+  if (const auto done = register_tty_devices([this] { return main_console_; }); !done) {
     return fail(fmt::format("The terminal devices cannot be made: {}.", errno_text(done.error())));
   }
   if (const auto done = register_pty_devices(); !done) {
@@ -135,52 +134,60 @@ bool Machine::set_up_devices() {
   return set_up_blocks();
 }
 
-Tty *Machine::make_console_device(const std::string &name, std::uint32_t unit,
-                                  const std::string &plugin_name, const PluginConfig &config,
-                                  const std::string &where) {
-  PluginError error;
-  const std::string at = where.empty() ? "" : where + ": ";
-  const PluginInfo *plugin = plugins_->find(PluginKind::Channel, plugin_name, error);
-  std::unique_ptr<Channel> channel;
-  if (plugin) channel = plugins_->create_channel(*plugin, name, config, *host_events_, error);
-  if (!channel) {
-    fail(at + error.message);
-    return nullptr;
+DeviceHost Machine::device_host() const {
+  std::error_code ignored;
+  return {*plugins_, *host_events_, std::filesystem::current_path(ignored)};
+}
+
+bool Machine::set_up_lines(const LineDriver::Kind &kind, const std::vector<LineConfig> &configs,
+                           LineDriver *&driver) {
+  auto made = std::make_unique<LineDriver>(kind, device_host());
+  driver = made.get();
+  if (!DeviceRegistry::instance().add(std::move(made))) {
+    return fail(fmt::format("There are two drivers for {}.", kind.prefix));
   }
-  auto tty = make_console(fmt::format("tty{}", unit), {kConsoleMajor, unit}, std::move(channel));
-  if (!tty || !register_tty(**tty)) {
-    fail(fmt::format("{}{} cannot be registered as /dev/tty{}.", at, name, unit));
-    return nullptr;
+  std::string error;
+  for (const LineConfig &config : configs) {
+    if (!driver->add(config, error)) return fail(error);
   }
-  add_console_tap(fmt::format("con{}", unit), **tty);
-  consoles_.push_back(*tty);
-  return *tty;
+  if (const auto done = driver->register_devices(); !done) {
+    return fail(fmt::format("The devices of {} cannot be made: {}.", kind.prefix,
+                            errno_text(done.error())));
+  }
+  return true;
+}
+
+std::vector<LineConfig> Machine::run_console() const {
+  const int input = first_terminal({0, 1, 2});
+  if (input < 0) return {};
+  LineConfig line;
+  line.name = "con0";
+  line.input.plugin = "fd";
+  line.input.options = {{"input", std::int64_t{input}},
+                        {"output", std::int64_t{first_terminal({1, 2, 0})}}};
+  line.input.config.values = line.input.options;
+  return {line};
+}
+
+bool Machine::start_tty_log() {
+  const MachineConfig &config = request_.config;
+  std::string error;
+  if (!config.tty_log_dir.empty() && !tty_log::to_directory(config.tty_log_dir, error)) {
+    return fail(error);
+  }
+  if (config.tty_log_fd >= 0 && !tty_log::to_descriptor(config.tty_log_fd, error)) {
+    return fail(error);
+  }
+  return true;
 }
 
 bool Machine::set_up_consoles() {
-  if (request_.run) {
-    // The program's terminal is the caller's, when there is one on any of the standard descriptors.
-    const int input = first_terminal({0, 1, 2});
-    if (input >= 0) {
-      PluginConfig config;
-      config.values["input"] = std::int64_t{input};
-      config.values["output"] = std::int64_t{first_terminal({1, 2, 0})};
-      Tty *const tty = make_console_device("con0", 0, "fd", config, "");
-      if (!tty) return false;
-      main_console_ = tty;
-    }
-  } else {
-    for (const LineConfig &device : request_.config.consoles) {
-      Tty *const tty = make_console_device(device.name, device.unit, device.input.plugin,
-                                           device.input.config, device.where);
-      if (!tty) return false;
-      if (device.unit == 0) main_console_ = tty;
-    }
-  }
-  if (main_console_) {
-    if (const auto active = tty_activate(*main_console_); !active) {
-      return fail(fmt::format("con0 cannot be opened: {}.", errno_text(active.error())));
-    }
+  const MachineConfig &config = request_.config;
+  if (!start_tty_log()) return false;
+  if (!set_up_lines(LineDriver::kConsoles, request_.run ? run_console() : config.consoles,
+                    consoles_) ||
+      !set_up_lines(LineDriver::kSerials, config.serials, serials_) || !hold_main_console()) {
+    return false;
   }
   // A program's own output must not be mixed with the kernel's words on its terminal's line
   // discipline.
@@ -198,22 +205,31 @@ bool Machine::start_console_server() {
   return fail(std::move(error));
 }
 
+bool Machine::hold_main_console() {
+  std::string error;
+  TtyLine *const line = consoles_->first_line(error);
+  if (!error.empty()) return fail(error);
+  if (!line) return true;
+  if (const auto held = line->hold(); !held) {
+    return fail(fmt::format("The console cannot be opened: {}; the kernel's log has the reason.",
+                            errno_text(held.error())));
+  }
+  main_console_ = &line->tty();
+  return true;
+}
+
 bool Machine::set_up_blocks() {
-  for (const DeviceConfig &device : request_.config.blocks) {
-    PluginError error;
-    const PluginInfo *plugin = plugins_->find(PluginKind::Block, device.plugin, error);
-    std::unique_ptr<BlockBackend> backend;
-    if (plugin) {
-      backend = plugins_->create_block(*plugin, device.name, device.config, *host_events_, error);
-    }
-    if (!backend) return fail(fmt::format("{}: {}", device.where, error.message));
-    const auto added = block::add_ubd(device.name, std::move(backend));
-    if (!added) {
-      return fail(fmt::format("{}: {} cannot be added: {}.", device.where, device.name,
-                              errno_text(added.error())));
-    }
-    log_info("{}: {} bytes{}, {}", (*added)->name(), (*added)->size(),
-             (*added)->read_only() ? ", read-only" : "", (*added)->describe());
+  auto made = std::make_unique<BlockDriver>(device_host());
+  BlockDriver &driver = *made;
+  if (!DeviceRegistry::instance().add(std::move(made))) {
+    return fail("There are two drivers for ubd.");
+  }
+  if (!DeviceRegistry::instance().add(std::make_unique<MemoryDriver>())) {
+    return fail("There are two drivers for mem.");
+  }
+  std::string error;
+  for (const DeviceConfig &config : request_.config.blocks) {
+    if (!driver.add(config, error)) return fail(error);
   }
   return true;
 }

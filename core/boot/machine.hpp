@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "boot/boot.hpp"
+#include "devices/line_driver.hpp"
 #include "engine/platform.hpp"
 #include "instance/instance.hpp"
 #include "mm/phys_memory.hpp"
@@ -60,9 +61,13 @@ class Machine {
   bool mount_into(FsContext &fs, const std::string &where, Ref<SuperBlock> sb, std::string source,
                   std::uint32_t flags);
   Result<std::string> find_init(FsContext &fs, std::string &tried);
-  Tty *make_console_device(const std::string &name, std::uint32_t unit,
-                           const std::string &plugin_name, const PluginConfig &config,
-                           const std::string &where);
+  DeviceHost device_host() const;
+  bool set_up_lines(const LineDriver::Kind &kind, const std::vector<LineConfig> &configs,
+                    LineDriver *&driver);
+  // The line that `cowbird run` gives its program: the caller's terminal, if there is one.
+  std::vector<LineConfig> run_console() const;
+  bool hold_main_console();
+  bool start_tty_log();
   void install_hooks();
   // Sleeps: file systems are synchronised and the consoles drained.
   void finish(int status, std::string error);
@@ -76,7 +81,8 @@ class Machine {
   std::unique_ptr<PhysMemory> memory_;
   std::unique_ptr<Platform> platform_;
   std::unique_ptr<IrqHostEvents> host_events_;
-  std::vector<Tty *> consoles_;
+  LineDriver *consoles_ = nullptr;  // the DeviceRegistry's
+  LineDriver *serials_ = nullptr;
   Tty *main_console_ = nullptr;
   std::binary_semaphore ended_{0};
   bool ending_ = false;

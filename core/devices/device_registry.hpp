@@ -1,7 +1,8 @@
 // The devices of the machine that can be added, changed, asked about and removed while the guest
-// runs: consoles (con), serial lines (ssl), block devices (ubd), memory (mem), the gdb server (gdb);
-// network interfaces join in the same way. One DeviceDriver for each prefix of names registers here;
-// boot/ makes the devices of the machine file through it, the management console everything later.
+// runs: consoles (con), serial lines (ssl), block devices (ubd), memory (mem), the gdb server
+// (gdb); network interfaces join in the same way. One DeviceDriver for each prefix of names
+// registers here; boot/ makes the devices of the machine file through it, the management console
+// everything later.
 //
 // Big kernel lock; configure() and remove() are called on kernel threads and may sleep, the others
 // must not. Nothing here blocks a host thread.
@@ -46,9 +47,11 @@ class DeviceDriver {
   // `unit` is what follows the prefix in the name: "0", "a", "0r" (ubd with flags), "" (mem, gdb).
   // `setting` is what follows '=', in UML's syntax, or a TOML inline table when it begins with '{'
   // (the keys of the device's table in the machine file). A device that is there is changed;
-  // nothing is lost when the change is refused. The operators of `mem+=` and `mem-=` are the first
-  // character of `setting` ("+64M"); other drivers refuse them.
+  // nothing is lost when the change is refused. Never empty.
   virtual DeviceReply configure(std::string_view unit, std::string_view setting) = 0;
+  // `mem+=64M` and `mem-=64M`: configure() gets the operator as the first character of `setting`
+  // ("+64M"). Other drivers never see one.
+  virtual bool has_operators() const { return false; }
   // The configuration as it is now, in UML's syntax: "pts" before the guest opened the line,
   // "pts:/dev/pts/9" after.
   virtual DeviceReply query(std::string_view unit) = 0;
@@ -59,13 +62,14 @@ class DeviceDriver {
 
 class DeviceRegistry {
  public:
+  // The guest's. Tests make their own.
   static DeviceRegistry &instance();
 
   // The driver lives as long as the guest. Exist when the prefix is taken.
   Result<void> add(std::unique_ptr<DeviceDriver> driver);
 
-  // "con1=pts", "mem-=64M", "ubdb={path=\"x.img\"}", "eth0" (which asks). An unknown name is answered
-  // with the known prefixes.
+  // "con1=pts", "mem-=64M", "ubdb={path=\"x.img\"}", "eth0" (which asks). An unknown name is
+  // answered with the known prefixes.
   DeviceReply config(std::string_view request);
   DeviceReply remove(std::string_view name);
   // In the order of registration.
@@ -73,6 +77,8 @@ class DeviceRegistry {
   std::vector<std::string> syntaxes() const;
 
  private:
+  std::string unknown(std::string_view name) const;
+  std::string known() const;
   DeviceDriver *find(std::string_view name, std::string_view &unit);
   std::vector<std::unique_ptr<DeviceDriver>> drivers_;
 };

@@ -99,7 +99,7 @@ class BlockFile final : public File {
     return std::int64_t{0};
   }
 
-  Ref<BlockDevice> device_;
+  BlockUse device_;
 };
 
 template <typename T>

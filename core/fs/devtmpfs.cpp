@@ -80,12 +80,6 @@ Result<void> add_terminal_nodes() {
   TRY(devtmpfs_add("ptmx", chr | 0666, {5, 2}));
   TRY(make_directory(walk(), "pts", 0755));
   TRY(make_directory(walk(), "shm", 01777));
-  Result<void> first{};
-  for_each_tty([&](const std::string &name, DeviceNumber number) {
-    const auto added = devtmpfs_add(name, chr | 0620, number);
-    if (!added && first) first = Err(added.error());
-  });
-  TRY(first);
   TRY(devtmpfs_symlink("fd", "/proc/self/fd"));
   TRY(devtmpfs_symlink("stdin", "/proc/self/fd/0"));
   TRY(devtmpfs_symlink("stdout", "/proc/self/fd/1"));

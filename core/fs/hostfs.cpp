@@ -202,7 +202,6 @@ Result<void> HostCache::store_page(std::uint64_t index, Pfn pfn, std::uint64_t b
 HostInode::HostInode(HostSuperBlock &sb, UniqueFd fd, const struct stat &st)
     : Inode(sb, st.st_ino), fd_(std::move(fd)), host_device_(st.st_dev) {
   host_mtime_ = st.st_mtim;
-  host_ctime_ = st.st_ctim;
   if (S_ISREG(st.st_mode)) cache_ = make_ref<HostCache>(fd_.get());
   take_over(st);
 }
@@ -223,7 +222,6 @@ void HostInode::take_over(const struct stat &st) {
   const bool changed =
       !same(host_mtime_, st.st_mtim) || size_ != static_cast<std::uint64_t>(st.st_size);
   host_mtime_ = st.st_mtim;
-  host_ctime_ = st.st_ctim;
   size_ = static_cast<std::uint64_t>(st.st_size);
   if (!cache_) return;
   cache_->set_size(size_);

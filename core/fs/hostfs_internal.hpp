@@ -143,8 +143,7 @@ class HostInode final : public Inode {
   UniqueFd listing_;
   std::uint64_t host_device_;
   std::uint64_t size_ = 0;
-  struct timespec host_mtime_ {
-  }, host_ctime_{};
+  struct timespec host_mtime_ {};
   Ref<HostCache> cache_;
 };
 

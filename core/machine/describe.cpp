@@ -65,6 +65,10 @@ std::string describe_machine(const MachineConfig &config) {
     text += line("cmdline", fmt::format("{}", fmt::join(config.cmdline, " ")));
   }
   if (config.log_to_stderr) text += line("log", "to standard error");
+  if (!config.tty_log_dir.empty()) text += line("tty log", config.tty_log_dir);
+  if (config.tty_log_fd >= 0) {
+    text += line("tty log", fmt::format("descriptor {}", config.tty_log_fd));
+  }
   if (config.strace) text += line("strace", "on");
   for (const auto &device : config.blocks) text += line(device.name, describe_device(device));
   for (const auto &device : config.consoles) text += line(device.name, describe_line(device));

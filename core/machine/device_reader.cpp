@@ -51,8 +51,8 @@ void MachineReader::read_block(SectionReader &section) {
       claim(fmt::format("block {}", *unit), *name, *section.node("name"));
       device.unit = *unit;
     } else {
-      section.problem("name", fmt::format("\"{}\" is no name for a block device: ubd0 to ubd25 "
-                                          "(also ubda to ubdz) are.",
+      section.problem("name", fmt::format("\"{}\" is no name for a block device: ubd0, "
+                                          "ubd1 and so on (also ubda to ubdz) are.",
                                           *name));
     }
     device.name = std::move(*name);

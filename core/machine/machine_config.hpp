@@ -84,6 +84,9 @@ struct MachineConfig {
   std::vector<std::string> cmdline;     // further words of /proc/cmdline
   bool log_to_stderr = false;           // the kernel log goes there instead of the console
   bool strace = false;  // every system call goes to the kernel log, in the manner of strace(1)
+  // All that goes over terminals is logged there (tty/tty_log.hpp); at most one of them.
+  std::string tty_log_dir;  // absolute; empty: no
+  int tty_log_fd = -1;      // a descriptor that the program was started with; -1: no
   RootConfig root;
   std::vector<DeviceConfig> blocks;  // by unit
   // By unit, kEveryLine last. The console of the kernel, /dev/console, is con0, or the first one.
@@ -96,7 +99,7 @@ struct MachineConfig {
 inline constexpr std::uint64_t kMinMemory = 16 * kMiB;
 inline constexpr std::uint64_t kMaxMemory = 1024 * kGiB;
 inline constexpr std::uint32_t kMaxVcpus = 64;
-inline constexpr std::uint32_t kMaxBlockUnits = 26;   // ubda to ubdz
+inline constexpr std::uint32_t kMaxBlockUnits = 65536;  // 16 minor numbers each
 inline constexpr std::uint32_t kMaxLines = 1u << 20;  // con0 ..., ssl0 ...: the minor numbers' end
 // By LogLevel.
 inline constexpr std::string_view kLogLevelNames[] = {"emerg",   "alert",  "crit", "err",

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <system_error>
 
 #include "machine/device_names.hpp"
@@ -166,6 +167,7 @@ void MachineReader::read_machine(SectionReader &section) {
   }
   read_log_level(section);
   read_log_to(section);
+  read_tty_log(section);
   config_.strace = section.boolean("strace").value_or(false);
 }
 
@@ -211,6 +213,21 @@ void MachineReader::read_log_level(SectionReader &section) {
     return;
   }
   config_.log_level = static_cast<LogLevel>(found - std::begin(kLogLevelNames));
+}
+
+void MachineReader::read_tty_log(SectionReader &section) {
+  if (const auto directory = section.text("tty_log_dir")) {
+    const auto &node = *section.node("tty_log_dir");
+    config_.tty_log_dir = resolve(node, *directory);
+    check_directory(node, config_.tty_log_dir);
+  }
+  const auto fd = section.integer("tty_log_fd", 0, std::numeric_limits<int>::max());
+  if (!fd) return;
+  config_.tty_log_fd = static_cast<int>(*fd);
+  if (!config_.tty_log_dir.empty()) {
+    section.problem("tty_log_fd",
+                    "\"tty_log_fd\" and \"tty_log_dir\" contradict each other. Keep one of them.");
+  }
 }
 
 void MachineReader::read_root(SectionReader &section) {

@@ -44,6 +44,7 @@ class MachineReader {
   void read_log_level(SectionReader &section);
   void read_env(SectionReader &section);
   void read_log_to(SectionReader &section);
+  void read_tty_log(SectionReader &section);
   void read_root(SectionReader &section);
   void read_root_source(SectionReader &section, const std::string &source,
                         const std::optional<std::string> &type);

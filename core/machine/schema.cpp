@@ -32,6 +32,11 @@ constexpr KeyDoc kMachineKeys[] = {
     {"quiet", "boolean", "`false`", "The same as `log_level = \"err\"`; not together with it."},
     {"log_to", "text", "`\"console\"`",
      "Where the kernel log is shown: `\"console\"` or `\"stderr\"`, the caller's standard error."},
+    {"tty_log_dir", "text", "none",
+     "A directory of the host. All that goes over the guest's terminals is logged there, one file "
+     "for each opening of one, which `asciinema play` shows."},
+    {"tty_log_fd", "integer", "none",
+     "The same into a descriptor that the program was started with, as in `10>log`."},
     {"strace", "boolean", "`false`",
      "Every system call of the guest goes to the kernel log, as strace(1) shows it."},
 };
@@ -44,7 +49,9 @@ constexpr KeyDoc kRootKeys[] = {
 };
 
 constexpr KeyDoc kBlockKeys[] = {
-    {"name", "text", "", "`ubd0` to `ubd25`, also written `ubda` to `ubdz`."},
+    {"name", "text", "",
+     "`ubd0`, `ubd1` and so on; the first 26 also `ubda` to `ubdz`, which is what their nodes in "
+     "`/dev` are called."},
     {"plugin", "text", "", "Name of a block backend, or the path of its file (with a `/`)."},
 };
 

@@ -163,11 +163,6 @@ class PtyMaster final : public File {
   Ref<Tty> tty_;
 };
 
-Result<std::int64_t> put_int(std::uint64_t argument, std::int64_t value) {
-  TRY(UserPtr<std::int32_t>(argument).write(static_cast<std::int32_t>(value)));
-  return std::int64_t{0};
-}
-
 Result<std::int64_t> PtyMaster::ioctl(Task &task, std::uint32_t command, std::uint64_t argument) {
   constexpr std::uint32_t kTIOCSIG = 0x40045436;
   switch (command) {

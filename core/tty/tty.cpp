@@ -73,8 +73,10 @@ void Tty::flush_to_port() {
     const std::size_t taken = port.write(pending);
     if (taken == 0) break;
     if (tap) tap->record(pending.first(taken));
+    if (record) record->output(pending.first(taken));
     ldisc.consume_output(taken);
   }
+  if (ldisc.queued_output() == 0) port.drained();
   flushing = false;
 }
 
@@ -94,8 +96,12 @@ Result<void> Tty::activate() {
   return {};
 }
 
-void Tty::hangup() {
+void Tty::hangup(Hangup by) {
   ++generation;
+  const bool was_open = opens != 0;
+  opens = 0;
+  exclusive = false;
+  record.reset();
   if (session != 0) {
     const int group = foreground;
     const int leader_sid = session;
@@ -115,6 +121,22 @@ void Tty::hangup() {
   ldisc.set_termios(LineDiscipline::default_termios());
   read_wait.wake_all(kPollIn | kPollHup);
   write_wait.wake_all(kPollOut | kPollHup);
+  if (!was_open) return;
+  if (by == Hangup::ByGuest) {
+    port.hung_up_by_guest();
+  } else {
+    port.last_close();
+  }
+}
+
+void Tty::released() {
+  exclusive = false;
+  record.reset();
+  if (session != 0 && !kernel_console) {
+    clear_session(session, this);
+    session = foreground = 0;
+  }
+  port.last_close();
 }
 
 void Tty::set_window(const Winsize &size) {
@@ -123,6 +145,7 @@ void Tty::set_window(const Winsize &size) {
   window = size;
   if (!changed) return;
   signal_foreground(kSigWinch);
+  if (record) record->window(size.columns, size.rows);
   if (tap) tap->window_changed(size.rows, size.columns);
 }
 
@@ -130,13 +153,13 @@ void Tty::set_window(const Winsize &size) {
 
 TtyFile::TtyFile(Ref<Tty> tty, std::uint32_t flags)
     : File(flags), tty_(std::move(tty)), generation_(tty_->generation) {
-  if (tty_->opens++ == 0) tty_->port.first_open();
+  if (tty_->opens++ != 0) return;
+  tty_->record = TtyRecord::start(tty_->name, tty_->window.columns, tty_->window.rows);
+  tty_->port.first_open();
 }
 
 TtyFile::~TtyFile() {
-  if (--tty_->opens != 0) return;
-  tty_->exclusive = false;
-  tty_->port.last_close();
+  if (!dead() && --tty_->opens == 0) tty_->released();
 }
 
 Result<void> check_background(Tty &tty, Task &task, int signal) {
@@ -293,6 +316,7 @@ Ref<Tty> make_tty(std::string name, DeviceNumber number, TtyPort &port) {
 }
 
 void tty_input(Tty &tty, std::span<const std::byte> bytes) {
+  if (tty.record) tty.record->input(bytes);
   tty.ldisc.receive(bytes);
   if (!tty.throttled && tty.ldisc.input_room() == 0) {
     tty.throttled = true;
@@ -302,7 +326,7 @@ void tty_input(Tty &tty, std::span<const std::byte> bytes) {
 
 std::size_t tty_input_room(const Tty &tty) { return tty.ldisc.input_room(); }
 void tty_port_writable(Tty &tty) { tty.output_ready(); }
-void tty_hangup(Tty &tty) { tty.hangup(); }
+void tty_hangup(Tty &tty) { tty.hangup(Tty::Hangup::ByPort); }
 
 void tty_set_window_size(Tty &tty, std::uint16_t rows, std::uint16_t columns) {
   tty.set_window({rows, columns, tty.window.width_px, tty.window.height_px});
@@ -345,7 +369,7 @@ void tty_disassociate(Process &leader) {
 
 DeviceNumber tty_device_number(const Tty &tty) { return tty.number; }
 int tty_foreground_group(const Tty &tty) { return tty.foreground; }
-Result<void> tty_activate(Tty &tty) { return tty.activate(); }
+void tty_unlist(Tty &tty) { std::erase(all_ttys(), &tty); }
 
 void tty_kernel_write(Tty &tty, std::string_view text) {
   tty.ldisc.write(std::as_bytes(std::span(text)));
@@ -364,14 +388,7 @@ void for_each_tty(const std::function<void(const std::string &, DeviceNumber)> &
 
 // --- devices
 
-Result<void> register_tty(Tty &tty) {
-  Tty *const object = &tty;
-  return register_char_device(
-      tty.name, tty.number.major, tty.number.minor, 1,
-      [object](Inode &, DeviceNumber, std::uint32_t flags) { return tty_open(*object, flags); });
-}
-
-Result<void> register_tty_devices(Tty *console) {
+Result<void> register_tty_devices(std::function<Tty *()> console) {
   TRY(register_char_device("/dev/tty", kTtyAuxMajor, 0, 1,
                            [](Inode &, DeviceNumber, std::uint32_t flags) -> Result<Ref<File>> {
                              Tty *tty = current_task().process->controlling_tty;
@@ -379,12 +396,13 @@ Result<void> register_tty_devices(Tty *console) {
                              return tty_open(*tty, flags | kNoCtty);
                            }));
   // As on Linux, opening /dev/console never makes it a controlling terminal.
-  return register_char_device(
-      "/dev/console", kTtyAuxMajor, 1, 1,
-      [console](Inode &, DeviceNumber, std::uint32_t flags) -> Result<Ref<File>> {
-        if (console == nullptr) return Err(Errno::NoDev);
-        return tty_open(*console, flags | kNoCtty);
-      });
+  return register_char_device("/dev/console", kTtyAuxMajor, 1, 1,
+                              [console = std::move(console)](
+                                  Inode &, DeviceNumber, std::uint32_t flags) -> Result<Ref<File>> {
+                                Tty *const tty = console();
+                                if (tty == nullptr) return Err(Errno::NoDev);
+                                return tty_open(*tty, flags | kNoCtty);
+                              });
 }
 
 }  // namespace cowbird

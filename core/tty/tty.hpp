@@ -1,6 +1,6 @@
-// Terminals: the line discipline (n_tty) over a channel, job control, and the devices /dev/tty,
-// /dev/console, /dev/ttyN. A Tty belongs to its driver for the guest's life; opening it makes a
-// File. Needs the big kernel lock; reads and writes may sleep.
+// Terminals: the line discipline (n_tty) over a port, job control, and the devices /dev/tty and
+// /dev/console. A Tty belongs to its driver (tty/line.hpp, tty/pty.hpp) and to the files that
+// opening it makes. Needs the big kernel lock; reads and writes may sleep.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,6 @@ namespace cowbird {
 
 inline constexpr std::uint32_t kTtyAuxMajor = 5;  // TTYAUX_MAJOR: tty, console and ptmx
 
-class Channel;  // plugins/channel.hpp
 class Process;
 
 // What a terminal's other side is: a console channel, or the master of a pty.
@@ -32,6 +31,10 @@ class TtyPort {
   // The guest opened the terminal, which nobody had open, and closed its last descriptor of it.
   virtual void first_open() {}
   virtual void last_close() {}
+  // vhangup(2): the guest's descriptors are dead, but somebody may open the terminal again at once.
+  virtual void hung_up_by_guest() { last_close(); }
+  // All that was written has been taken by write().
+  virtual void drained() {}
   // The guest stopped (or goes on) reading: its input buffer is full.
   virtual void throttle(bool /*on*/) {}
   // The guest set another window size; ports that own the size ignore it.
@@ -70,17 +73,13 @@ void tty_kernel_write(Tty &tty, std::string_view text);
 void tty_set_controlling(Tty &tty, Process &leader);
 // Everything written has gone to the port; a bounded wait of at most `timeout_ns`. May sleep.
 void tty_drain(Tty &tty, std::int64_t timeout_ns);
-// Claims the port before the guest opens the terminal (the kernel's console).
-Result<void> tty_activate(Tty &tty);
+// Leaves for_each_tty(): its line has gone, though dead files may still hold it.
+void tty_unlist(Tty &tty);
 void for_each_tty(
     const std::function<void(const std::string &name, DeviceNumber number)> &function);
 
-// Registers /dev/tty (5:0), /dev/console (5:1) and /dev/ttyN (4:N); `console` is what /dev/console
-// opens.
-Result<void> register_tty_devices(Tty *console);
-Result<void> register_tty(Tty &tty);
-
-// con devices: a Tty over a plugin channel. It lives as long as the guest.
-Result<Tty *> make_console(std::string name, DeviceNumber number, std::unique_ptr<Channel> channel);
+// Registers /dev/tty (5:0) and /dev/console (5:1); `console` gives what /dev/console opens, or
+// null.
+Result<void> register_tty_devices(std::function<Tty *()> console);
 
 }  // namespace cowbird

@@ -5,6 +5,7 @@
 #include "tty/console_tap.hpp"
 #include "tty/line_discipline.hpp"
 #include "tty/tty.hpp"
+#include "tty/tty_log.hpp"
 
 namespace cowbird {
 
@@ -24,7 +25,11 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
   void flush_to_port();
   // Wakes pollers and readers; tells the port to go on when there is room again.
   void after_read();
-  void hangup();
+  // All open files are dead. By the guest: vhangup(2).
+  enum class Hangup { ByPort, ByGuest };
+  void hangup(Hangup by);
+  // The last file has been closed.
+  void released();
   void set_window(const abi::Winsize &size);
   Result<void> activate();
 
@@ -46,9 +51,11 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
   bool active = false;
   bool throttled = false;
   bool flushing = false;
-  unsigned opens = 0;
-  std::uint64_t generation = 0;  // counts hang-ups: files of an older one are dead
-  std::unique_ptr<ConsoleTap> tap;  // of consoles and serial lines: add_console_tap()
+  bool kernel_console = false;        // held by the kernel: its session outlives its last file
+  unsigned opens = 0;                 // files that are not dead
+  std::uint64_t generation = 0;       // counts hang-ups: files of an older one are dead
+  std::unique_ptr<ConsoleTap> tap;    // of consoles and serial lines: add_console_tap()
+  std::unique_ptr<TtyRecord> record;  // while it is open, when terminals are logged
 
   WaitQueue read_wait;
   WaitQueue write_wait;
@@ -88,6 +95,8 @@ class TtyFile final : public File {
 // SIGTTIN and SIGTTOU: may a process of this group read from, write to or change the terminal now?
 // RestartSys after the signal was sent, Io when it cannot be.
 Result<void> check_background(Tty &tty, Task &task, int signal);
+// The answer of an ioctl that writes an int.
+Result<std::int64_t> put_int(std::uint64_t argument, std::int64_t value);
 // The ioctls of tty_ioctl(4); NotTty when unknown.
 Result<std::int64_t> tty_ioctl(Tty &tty, Task &task, std::uint32_t command, std::uint64_t argument);
 

@@ -181,11 +181,6 @@ Result<std::int64_t> window_ioctl(Tty &tty, std::uint32_t command, std::uint64_t
   return std::int64_t{0};
 }
 
-Result<std::int64_t> put_int(std::uint64_t argument, std::int32_t value) {
-  TRY(UserPtr<std::int32_t>(argument).write(value));
-  return std::int64_t{0};
-}
-
 Result<std::int64_t> termios_ioctl(Tty &tty, Task &task, std::uint32_t command,
                                    std::uint64_t argument) {
   switch (command) {
@@ -239,7 +234,7 @@ Result<std::int64_t> session_ioctl(Tty &tty, Task &task, std::uint32_t command,
       return give_up(tty, task);
     case kTIOCVHANGUP:
       if (!task.credentials.capable(Capability::SysAdmin)) return Err(Errno::Perm);
-      tty.hangup();
+      tty.hangup(Tty::Hangup::ByGuest);
       return std::int64_t{0};
     default:
       return Err(Errno::NotTty);
@@ -247,6 +242,11 @@ Result<std::int64_t> session_ioctl(Tty &tty, Task &task, std::uint32_t command,
 }
 
 }  // namespace
+
+Result<std::int64_t> put_int(std::uint64_t argument, std::int64_t value) {
+  TRY(UserPtr<std::int32_t>(argument).write(static_cast<std::int32_t>(value)));
+  return std::int64_t{0};
+}
 
 Result<std::int64_t> tty_ioctl(Tty &tty, Task &task, std::uint32_t command,
                                std::uint64_t argument) {
@@ -268,9 +268,9 @@ Result<std::int64_t> tty_ioctl(Tty &tty, Task &task, std::uint32_t command,
       TRY(wait_drained(tty));
       return std::int64_t{0};
     case kTIOCOUTQ:
-      return put_int(argument, static_cast<std::int32_t>(tty.ldisc.queued_output()));
+      return put_int(argument, static_cast<std::int64_t>(tty.ldisc.queued_output()));
     case kTIOCINQ:
-      return put_int(argument, static_cast<std::int32_t>(tty.ldisc.available()));
+      return put_int(argument, static_cast<std::int64_t>(tty.ldisc.available()));
     case kTIOCEXCL:
       tty.exclusive = true;
       return std::int64_t{0};

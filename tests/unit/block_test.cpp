@@ -270,7 +270,10 @@ TEST_CASE_METHOD(Fixture, "devices are known by name and number") {
   CHECK(*block::ubd_index("ubd0") == 0);
   CHECK(*block::ubd_index("ubdc") == 2);
   CHECK(*block::ubd_index("ubd25") == 25);
-  for (const char *name : {"ubd", "ubd26", "ubd01", "ubdA", "ubdaa", "sda", "ubd-1"}) {
+  CHECK(*block::ubd_index("ubd512") == 512);
+  CHECK(block::ubd_name(25) == "ubdz");
+  CHECK(block::ubd_name(26) == "ubd26");
+  for (const char *name : {"ubd", "ubd65536", "ubd01", "ubdA", "ubdaa", "sda", "ubd-1"}) {
     CHECK(block::ubd_index(name).is(Errno::Inval));
   }
   std::vector<std::string> told;

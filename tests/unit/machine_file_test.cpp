@@ -231,8 +231,9 @@ TEST_CASE("devices") {
         "m.toml:1:1: [[block]] needs the key \"name\".\n");
   CHECK(errors_of("[[block]]\nname = \"ubd0\"\n") ==
         "m.toml:1:1: [[block]] needs the key \"plugin\".\n");
-  CHECK(errors_of("[[block]]\nname = \"ubd26\"\nplugin = \"file\"\npath = \"x\"\n") ==
-        "m.toml:2:8: \"ubd26\" is no name for a block device: ubd0 to ubd25 (also ubda to ubdz) "
+  CHECK(errors_of("[[block]]\nname = \"ubd01\"\nplugin = \"file\"\npath = \"x\"\n") ==
+        "m.toml:2:8: \"ubd01\" is no name for a block device: ubd0, ubd1 and so on (also ubda to "
+        "ubdz) "
         "are.\n");
   CHECK(errors_of("[[console]]\nname = \"con01\"\nplugin = \"fd\"\n") ==
         "m.toml:2:8: \"con01\" is no name for a console: con0, con1 and so on, or con* for all "

@@ -13,8 +13,14 @@ using cowbird::sdk::Host;
 class FileBackend final : public BlockBackend {
  public:
   FileBackend(const Host &host, const Config &config)
-      : BlockBackend(host), image_(std::string(*config.text("path")), *config.boolean("readonly")) {
-    if (!image_.locked()) {
+      : BlockBackend(host),
+        image_(std::string(*config.text("path")), {.read_only = *config.boolean("readonly"),
+                                                   .sync = *config.boolean("sync"),
+                                                   .lock = *config.boolean("lock"),
+                                                   .discard = *config.boolean("discard")}) {
+    if (!*config.boolean("lock")) {
+      host.log(COWBIRD_LOG_INFO, "not locking " + image_.path());
+    } else if (!image_.locked()) {
       host.log(COWBIRD_LOG_WARNING, "the host cannot lock " + image_.path() +
                                         ": make sure that nothing else writes to it");
     }
@@ -79,6 +85,12 @@ constexpr cowbird_key kKeys[] = {
      "the raw image file, or a host block device"},
     {"readonly", COWBIRD_KEY_BOOL, 0, "false", 0, 0, nullptr,
      "refuse writes; the file is opened for reading only"},
+    {"sync", COWBIRD_KEY_BOOL, 0, "false", 0, 0, nullptr,
+     "a write is on the host's disk when the guest is told that it is done (O_SYNC)"},
+    {"lock", COWBIRD_KEY_BOOL, 0, "true", 0, 0, nullptr,
+     "lock the image against other guests; false only for file systems of clusters"},
+    {"discard", COWBIRD_KEY_BOOL, 0, "true", 0, 0, nullptr,
+     "the guest's discards punch holes into the image, where the host can do it"},
     {"io", COWBIRD_KEY_ENUM, 0, "auto", 0, 0, "auto|io_uring|threads",
      "how the host does the work; auto: io_uring where it is allowed"},
 };

@@ -12,7 +12,8 @@
 
 using cowbird::sdk::Error;
 
-Image::Image(std::string path, bool read_only) : path_(std::move(path)), read_only_(read_only) {
+Image::Image(std::string path, const ImageOptions &options)
+    : path_(std::move(path)), read_only_(options.read_only), sync_(options.sync) {
   open_file();
   try {
     struct stat status;
@@ -31,9 +32,9 @@ Image::Image(std::string path, bool read_only) : path_(std::move(path)), read_on
               (S_ISDIR(status.st_mode) ? "a directory" : "neither a file nor a block device") +
               ". Give an image file or a host block device.");
     }
-    lock();
+    if (options.lock) lock();
     if (!read_only_) {
-      can_punch_ = probe(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
+      can_punch_ = options.discard && probe(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
       can_zero_ = probe(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE);
     }
   } catch (...) {
@@ -46,7 +47,7 @@ Image::~Image() { ::close(fd_); }
 
 void Image::open_file() {
   // O_NONBLOCK: a pipe in this place must not hang the program.
-  const int access = read_only_ ? O_RDONLY : O_RDWR;
+  const int access = (read_only_ ? O_RDONLY : O_RDWR) | (sync_ ? O_SYNC : 0);
   fd_ = ::open(path_.c_str(), access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd_ >= 0) return;
   const int error = errno;

@@ -5,11 +5,17 @@
 #include <cstdint>
 #include <string>
 
+struct ImageOptions {
+  bool read_only = false;
+  bool sync = false;    // every write is durable when it is done (O_SYNC)
+  bool lock = true;     // for writing: exclusive; for reading: shared
+  bool discard = true;  // holes may be punched
+};
+
 class Image {
  public:
-  // Throws cowbird::sdk::Error. Takes a lock on the file (for writing: exclusive; for reading:
-  // shared), so that two guests do not write to one image.
-  Image(std::string path, bool read_only);
+  // Throws cowbird::sdk::Error. The lock sees to it that two guests do not write to one image.
+  Image(std::string path, const ImageOptions &options);
   ~Image();
   Image(const Image &) = delete;
   Image &operator=(const Image &) = delete;
@@ -25,7 +31,7 @@ class Image {
   bool can_punch() const { return can_punch_; }
   // Ranges can be zeroed and stay allocated.
   bool can_zero() const { return can_zero_; }
-  // False where the host's file system has no locks.
+  // False where the host's file system has no locks, or none was wanted.
   bool locked() const { return locked_; }
 
  private:
@@ -38,6 +44,7 @@ class Image {
 
   std::string path_;
   bool read_only_;
+  bool sync_;
   int fd_ = -1;
   bool device_ = false;
   std::uint64_t size_ = 0;

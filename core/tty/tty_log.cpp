@@ -1,0 +1,201 @@
+#include "tty/tty_log.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <vector>
+
+#include "base/log.hpp"
+#include "base/unique_fd.hpp"
+#include "irq/irq.hpp"
+#include "sched/clock.hpp"
+#include "tty/tty_log_text.hpp"
+
+namespace cowbird {
+
+namespace {
+
+constexpr std::size_t kMostWaiting = 4 * 1024 * 1024;
+
+// One file. Its functions are called under the big kernel lock, except write_out().
+class LogFile : public std::enable_shared_from_this<LogFile> {
+ public:
+  // `name` is made in `directory` at the first write.
+  LogFile(int directory, std::string name) : directory_(directory), name_(std::move(name)) {}
+  explicit LogFile(int fd) : fd_(fd) {}
+  ~LogFile() {
+    if (directory_ >= 0 && fd_ >= 0) ::close(fd_);
+  }
+
+  void add(std::string text) {
+    if (waiting_.size() + text.size() > kMostWaiting) {
+      lost_ += text.size();
+      return;
+    }
+    if (lost_ != 0) {
+      waiting_ += log_event(clock::realtime_ns(), 'm', fmt::format("{} bytes lost", lost_), {});
+      lost_ = 0;
+    }
+    waiting_ += text;
+    start();
+  }
+
+  bool idle() const { return !writing_; }
+
+  // At the end, when there are no workers any more: their last order may have been dropped.
+  void flush() {
+    if (writing_ && !written_) write_out(in_work_);
+    if (!waiting_.empty()) write_out(waiting_);
+    waiting_.clear();
+  }
+
+ private:
+  void start() {
+    if (writing_ || waiting_.empty()) return;
+    writing_ = true;
+    written_ = false;
+    in_work_ = std::move(waiting_);
+    waiting_.clear();
+    const auto self = shared_from_this();
+    irq::submit([self] { self->write_out(self->in_work_); },
+                [self] {
+                  self->writing_ = false;
+                  self->complain();
+                  self->start();
+                });
+  }
+
+  // On a worker, one at a time.
+  void write_out(const std::string &text) {
+    if (fd_ < 0 && error_ == 0) {
+      fd_ = ::openat(directory_, name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+      if (fd_ < 0) error_ = errno;
+    }
+    for (std::size_t done = 0; done < text.size() && error_ == 0;) {
+      const auto written = ::write(fd_, text.data() + done, text.size() - done);
+      if (written > 0) done += static_cast<std::size_t>(written);
+      if (written < 0 && errno != EINTR) error_ = errno;
+    }
+    written_ = true;
+  }
+
+  void complain() {
+    if (error_ == 0 || complained_) return;
+    complained_ = true;
+    log_err("The terminal log {} cannot be written: {}.", name_.empty() ? "descriptor" : name_,
+            errno_text(errno_from_host(error_)));
+  }
+
+  int directory_ = -1;
+  std::string name_;
+  int fd_ = -1;
+  int error_ = 0;  // of the host; ends the log
+  std::string waiting_;
+  std::string in_work_;  // the worker's, while writing_
+  std::atomic<bool> written_{false};
+  std::uint64_t lost_ = 0;
+  bool writing_ = false;
+  bool complained_ = false;
+};
+
+struct State {
+  UniqueFd directory;
+  std::shared_ptr<LogFile> descriptor;
+  std::vector<std::shared_ptr<LogFile>>
+      files;  // of the directory; all that may have something left
+};
+State &state() {
+  static auto *const instance = new State;  // terminals may outlive main()
+  return *instance;
+}
+
+class Record final : public TtyRecord {
+ public:
+  // With `shared`, the events carry the terminal's name and the time of day.
+  Record(std::shared_ptr<LogFile> file, std::string_view tty, bool shared)
+      : file_(std::move(file)), tty_(shared ? tty : ""), start_(shared ? 0 : clock::realtime_ns()) {
+    event('m', "open");
+  }
+  ~Record() override {
+    std::string rest;
+    output_.finish(rest);
+    if (!rest.empty()) event('o', rest);
+    rest.clear();
+    input_.finish(rest);
+    if (!rest.empty()) event('i', rest);
+    event('m', "close");
+  }
+  void output(std::span<const std::byte> bytes) override { data('o', output_, bytes); }
+  void input(std::span<const std::byte> bytes) override { data('i', input_, bytes); }
+  void window(unsigned columns, unsigned rows) override {
+    event('r', fmt::format("{}x{}", columns, rows));
+  }
+
+ private:
+  void data(char kind, JsonBytes &direction, std::span<const std::byte> bytes) {
+    std::string text;
+    direction.append(text, bytes);
+    if (!text.empty()) event(kind, text);
+  }
+  void event(char kind, std::string_view text) {
+    file_->add(
+        log_event(std::max<std::int64_t>(clock::realtime_ns() - start_, 0), kind, text, tty_));
+  }
+
+  const std::shared_ptr<LogFile> file_;
+  const std::string tty_;
+  const std::int64_t start_;
+  JsonBytes output_, input_;
+};
+
+}  // namespace
+
+bool tty_log::to_directory(const std::string &directory, std::string &error) {
+  State &s = state();
+  s.directory.reset(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!s.directory.valid() || ::faccessat(s.directory.get(), ".", W_OK | X_OK, AT_EACCESS) != 0) {
+    error = fmt::format("The directory of terminal logs {} cannot be used: {}.", directory,
+                        errno_text(errno_from_host(errno)));
+    s.directory.reset();
+    return false;
+  }
+  return true;
+}
+
+bool tty_log::to_descriptor(int fd, std::string &error) {
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY) {
+    error = fmt::format("Terminals cannot be logged to descriptor {}: it is not open{}.", fd,
+                        flags < 0 ? "" : " for writing");
+    return false;
+  }
+  state().descriptor = std::make_shared<LogFile>(fd);
+  return true;
+}
+
+void tty_log::stop() {
+  State &s = state();
+  if (s.descriptor) s.descriptor->flush();
+  for (const auto &file : s.files) file->flush();
+}
+
+std::unique_ptr<TtyRecord> TtyRecord::start(std::string_view tty, unsigned columns, unsigned rows) {
+  State &s = state();
+  if (s.descriptor) return std::make_unique<Record>(s.descriptor, tty, true);
+  if (!s.directory.valid()) return nullptr;
+  const std::int64_t now = clock::realtime_ns();
+  std::string leaf(tty);
+  std::ranges::replace(leaf, '/', '-');
+  auto file = std::make_shared<LogFile>(s.directory.get(),
+                                        fmt::format("{}-{}.cast", log_seconds(now), leaf));
+  std::erase_if(s.files, [](const auto &old) { return old.use_count() == 1 && old->idle(); });
+  s.files.push_back(file);
+  file->add(log_header(tty, columns, rows, now));
+  return std::make_unique<Record>(std::move(file), tty, false);
+}
+
+}  // namespace cowbird
