@@ -52,7 +52,7 @@ class Guest:
         return "\n".join(line for line in text.splitlines() if not line.startswith("Reading "))
 
     def goes_on(self):
-        """The program does: its number of context switches grows."""
+        """The program outlives gdb."""
         check(self.guest.poll() is None, "the guest lives")
 
     def close(self):
