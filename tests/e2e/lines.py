@@ -92,13 +92,13 @@ plugin = "pts"
 """)
     with boot_terminal(file, columns=250) as terminal:
         prompt_of(terminal)
-        ask(terminal, "{ (stty raw -echo; seq 1 20000; sleep 100) <> /dev/ttyS0 >&0 & }")
-        path = pts_of(terminal, "ssl0")
-        # The writer sleeps; the rest of the guest does not.
+        ask(terminal, "{ (stty raw -echo; sleep 100) <> /dev/ttyS0 >&0 & }")
+        fd = open_raw(pts_of(terminal, "ssl0"))
+        # Attached, but nobody reads: the writer sleeps, the rest of the guest does not.
+        ask(terminal, "{ seq 1 20000 > /dev/ttyS0 & }")
         equal(ask(terminal, "seq 1 3 | tail -1"), "3\n")
         contains(ask(terminal, "ps"), "{seq}")
         wanted = "".join(f"{n}\n" for n in range(1, 20001)).encode()
-        fd = open_raw(path)
         got = read_all(fd, len(wanted))
         check(got == wanted, "what was read is not what the guest wrote")
         os.close(fd)
