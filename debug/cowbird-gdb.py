@@ -4,6 +4,7 @@
 works on types and memory, nothing of the kernel is called, so that it works on core files too.
 
   $task(PID)      the Task with this number        $current()   the Task of the selected thread
+  $sockaddr(TEXT) a network address that the kernel keeps, in words
   cb-ps           guest processes and kernel threads
   cb-dmesg [N]    the kernel log
   cb-mounts       what is mounted where
@@ -106,10 +107,11 @@ def tree_nodes(value):
 
 def static(name):
     """A static pointer of the kernel, or None while it is null or not there."""
-    try:
-        value = gdb.parse_and_eval(name)
-    except gdb.error:
+    # Not by an expression: those are in the language of the selected frame, which may be assembler.
+    symbol = gdb.lookup_global_symbol(name) or gdb.lookup_static_symbol(name)
+    if symbol is None:
         return None
+    value = symbol.value()
     return None if int(value) == 0 else value
 
 
@@ -268,23 +270,48 @@ class SleepMutexPrinter:
                                                  std_string(owner["name_"]))
 
 
-class AddressPrinter:
-    """Addresses of networks: whatever holds four or sixteen bytes as `bytes`."""
+FAMILIES = {1: "unix", 2: "inet", 10: "inet6", 16: "netlink", 17: "packet"}
+SOCKET_TYPES = {1: "stream", 2: "dgram", 3: "raw", 5: "seqpacket"}
 
+
+class SocketPrinter:
     def __init__(self, value):
         self.value = value
 
     def to_string(self):
-        field = self.value["bytes"]
-        count = field.type.strip_typedefs().sizeof
-        array = field if field.type.strip_typedefs().code == gdb.TYPE_CODE_ARRAY else field["_M_elems"]
-        octets = [int(array[i]) & 0xff for i in range(count)]
-        if count == 4:
-            return ".".join(map(str, octets))
-        if count == 6:
-            return ":".join("%02x" % o for o in octets)
-        import ipaddress
-        return str(ipaddress.IPv6Address(bytes(octets)))
+        family, kind = int(self.value["domain_"]), int(self.value["type_"])
+        where = std_string(self.value["shown_address_"])
+        return "%s %s socket%s%s" % (FAMILIES.get(family, family), SOCKET_TYPES.get(kind, kind),
+                                     ", listening" if bool(self.value["listening_"]) else "",
+                                     " at " + where if where else "")
+
+
+class SockaddrFunction(gdb.Function):
+    """$sockaddr(TEXT): a network address as socket(2) has it (a SocketAddress of the kernel, or any
+    std::string with a sockaddr in it), in words."""
+
+    def __init__(self):
+        super().__init__("sockaddr")
+
+    def invoke(self, value):
+        data, length = value["_M_dataplus"]["_M_p"], int(value["_M_string_length"])
+        octets = bytes(int(data[i]) & 0xff for i in range(min(length, 128)))
+        return sockaddr_text(octets)
+
+
+def sockaddr_text(octets):
+    import ipaddress
+    if len(octets) < 2:
+        return "no address"
+    family = int.from_bytes(octets[:2], "little")
+    if family == 1:
+        name = octets[2:].rstrip(b"\0") if octets[2:3] != b"\0" else b"@" + octets[3:]
+        return "unix %s" % (name.decode("utf-8", "replace") or "(unnamed)")
+    if family == 2 and len(octets) >= 8:
+        return "%s:%d" % (ipaddress.IPv4Address(octets[4:8]), int.from_bytes(octets[2:4], "big"))
+    if family == 10 and len(octets) >= 24:
+        return "[%s]:%d" % (ipaddress.IPv6Address(octets[8:24]), int.from_bytes(octets[2:4], "big"))
+    return "%s address of %d bytes" % (FAMILIES.get(family, family), len(octets))
 
 
 def build_printers():
@@ -298,7 +325,7 @@ def build_printers():
     add("Inode", "^cowbird::Inode$", InodePrinter)
     add("WaitQueue", "^cowbird::WaitQueue$", WaitQueuePrinter)
     add("SleepMutex", "^cowbird::SleepMutex$", SleepMutexPrinter)
-    add("Addresses", "^cowbird::(net::)?(Ipv4|Ipv6|Mac)Address$", AddressPrinter)
+    add("Socket", "^cowbird::Socket$", SocketPrinter)
     return printers
 
 
@@ -430,16 +457,13 @@ class SocketsCommand(Command):
     """cb-sockets: the guest's sockets."""
 
     name = "cb-sockets"
-    FAMILIES = {1: "unix", 2: "inet", 10: "inet6", 16: "netlink", 17: "packet"}
-    TYPES = {1: "stream", 2: "dgram", 3: "raw", 5: "seqpacket"}
-
     def run(self, _words):
         sockets = static("cowbird::Sockets::made")
         print("%-8s %-10s %-10s %-18s %s" % ("FAMILY", "TYPE", "STATE", "SOCKET", "ADDRESS"))
         for socket in list_objects(sockets.dereference()) if sockets is not None else ():
             family, kind = int(socket["domain_"]), int(socket["type_"])
             print("%-8s %-10s %-10s %-18s %s" % (
-                self.FAMILIES.get(family, family), self.TYPES.get(kind, kind),
+                FAMILIES.get(family, family), SOCKET_TYPES.get(kind, kind),
                 "listening" if bool(socket["listening_"]) else "-", hex(int(socket)),
                 std_string(socket["shown_address_"]) or "-"))
 
@@ -466,5 +490,6 @@ class IrqCommand(Command):
 gdb.printing.register_pretty_printer(None, build_printers(), replace=True)
 TaskFunction()
 CurrentFunction()
+SockaddrFunction()
 for kind in (PsCommand, DmesgCommand, MountsCommand, SocketsCommand, IrqCommand):
     kind()

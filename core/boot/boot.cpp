@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/log.hpp"
+#include "boot/debug_stop.hpp"
 #include "boot/machine.hpp"
 #include "boot/panic.hpp"
 #include "debug_agent/debug_agent.hpp"
@@ -108,6 +109,7 @@ bool Machine::start(std::string &error) {
   // Before the first thread is made: a thread that has these signals unblocked would die of them at
   // once.
   watch_deadly_signals();
+  if (!set_up_debugging(error)) return false;
   auto memory = PhysMemory::create(request_.config.memory, error);
   if (!memory) return false;
   memory_ = std::move(*memory);
@@ -128,6 +130,7 @@ bool Machine::start(std::string &error) {
     return false;
   }
   host_events_ = std::make_unique<IrqHostEvents>();
+  cowbird_debug_wait_for_gdb();
   if (const auto started = scheduler::start(request_.config.vcpus); !started) {
     error = fmt::format("{} vCPUs cannot be started: {}.", request_.config.vcpus,
                         errno_text(started.error()));
@@ -170,6 +173,26 @@ bool Machine::claim_instance(std::string &error) {
   }
   error = why;
   return false;
+}
+
+bool Machine::set_up_debugging(std::string &error) {
+  const DebugConfig &debug = request_.config.debug;
+  boot::set_panic_policy({debug.on_panic == OnPanic::Wait, name_, debug.core, debug.core_memory});
+  if (debug.gdb.empty()) return true;
+  gdb_server_ = GdbServer::of_restart();
+  if (!gdb_server_) gdb_server_ = GdbServer::start(debug.gdb, error);
+  if (!gdb_server_) return false;
+  log_notice("gdb server: {}", gdb_server_->address());
+  if (instance_ && !instance_->write("gdb", gdb_server_->address() + "\n", error)) return false;
+  if (debug.wait) {
+    cowbird_debug_hold = 1;
+    fmt::print(stderr, "cowbird: the guest waits for gdb on {}\n", gdb_server_->address());
+  }
+  return true;
+}
+
+void Machine::part_from_gdb_server() {
+  if (gdb_server_) GdbServer::leave_to_restart(std::move(gdb_server_));
 }
 
 void Machine::drop_instance() {
@@ -259,7 +282,10 @@ int boot_machine(const BootRequest &request, std::string &error) {
     return kExitHostError;
   }
   const int status = machine->wait();
-  if (machine->wants_restart()) re_execute(machine->random_name());
+  if (machine->wants_restart()) {
+    machine->part_from_gdb_server();
+    re_execute(machine->random_name());
+  }
   if (!machine->error().empty()) {
     error = machine->error();
     return status;

@@ -1,6 +1,7 @@
 #include "boot/debug_stop.hpp"
 
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,6 +24,8 @@ __attribute__((noinline)) void cowbird_panic_stop(const char *message) {
 
 __attribute__((noinline)) void cowbird_debug_wait_for_gdb() {
   constexpr timespec kPause{0, 10'000'000};
+  if (cowbird_debug_hold == 0) return;
+  cowbird_debug_hold = static_cast<int>(::syscall(SYS_gettid));
   while (cowbird_debug_hold != 0) ::nanosleep(&kPause, nullptr);
 }
 }
@@ -57,6 +60,8 @@ void disarm_watchdog() {
 
 // The process that was asked to write gets the memory of this one for the moment before its exec.
 pid_t start_writer(const char *message) {
+  char thread[16];
+  std::snprintf(thread, sizeof thread, "%d", static_cast<int>(::syscall(SYS_gettid)));
   // argv wants no const; execve(2) does not change it.
   char *const argv[] = {const_cast<char *>("cowbird"),
                         const_cast<char *>("gdbserver"),
@@ -66,6 +71,8 @@ pid_t start_writer(const char *message) {
                         prepared.core_file,
                         const_cast<char *>("--panic"),
                         const_cast<char *>(message),
+                        const_cast<char *>("--thread"),
+                        thread,
                         const_cast<char *>(prepared.guest_memory),
                         nullptr};
   const pid_t child = ::vfork();

@@ -9,7 +9,8 @@ extern "C" {
 // A panic, a fault in kernel code or a failed assertion passes through here first, on the host
 // thread that it happened on, before anything is undone. Does nothing; debuggers stop in it.
 void cowbird_panic_stop(const char *message);
-// cowbird_debug_wait_for_gdb() waits as long as it is not 0. Debuggers clear it.
+// cowbird_debug_wait_for_gdb() waits as long as it is not 0; while it does, it is the id of the
+// host thread that waits. Debuggers clear it.
 extern volatile int cowbird_debug_hold;
 // Called before the first kernel thread runs.
 void cowbird_debug_wait_for_gdb();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "boot/boot.hpp"
+#include "boot/gdb_server.hpp"
 #include "devices/line_driver.hpp"
 #include "engine/platform.hpp"
 #include "instance/instance.hpp"
@@ -31,6 +32,8 @@ class Machine {
   // Waits for the end of the guest and gives the exit status; stops everything.
   int wait();
 
+  // Before the program is executed anew: a gdb that is attached sees the next guest too.
+  void part_from_gdb_server();
   // The run-time directory goes; the last thing.
   void drop_instance();
 
@@ -44,6 +47,8 @@ class Machine {
  private:
   // Gives the machine its name and its run-time directory.
   bool claim_instance(std::string &error);
+  // [debug]: the gdb server, and what a panic does.
+  bool set_up_debugging(std::string &error);
 
   // The kernel thread that brings the guest up (boot/bring_up.cpp): each step returns false after
   // end().
@@ -77,6 +82,7 @@ class Machine {
   std::string name_;
   std::unique_ptr<InstanceDirectory> instance_;  // none under `run` where the host has no place
   unsigned instance_emergency_ = 0;
+  std::unique_ptr<GdbServer> gdb_server_;
   std::unique_ptr<PluginRegistry> plugins_;
   std::unique_ptr<PhysMemory> memory_;
   std::unique_ptr<Platform> platform_;

@@ -37,6 +37,8 @@ class Grammar {
     add_convert();
     add_ls();
     add_console();
+    add_gdb();
+    add_gdbserver();
     add_plugin();
     add_completion();
   }
@@ -194,6 +196,58 @@ class Grammar {
     repeatable(show_cmd_->add_option("--path", show_.path, kPathHelp)->type_name("DIR"));
   }
 
+  void add_gdb() {
+    gdb_cmd_ = command(app_, "gdb", "Start gdb on a running guest, or on the core file of one",
+                       "  cowbird gdb demo\n"
+                       "  cowbird gdb demo -- -batch -ex 'info threads'\n"
+                       "  cowbird gdb --core /var/tmp/demo.4711.core\n",
+                       "[-- GDB ARGS...]");
+    gdb_cmd_->add_option("GUEST", gdb_.guest, kGuestHelp);
+    gdb_cmd_->add_option("--core", gdb_.core, "Look at this core file instead")->type_name("FILE");
+    gdb_cmd_
+        ->add_option("--program", gdb_.program,
+                     "The program that left the core file, where it is not any more where it was")
+        ->type_name("FILE");
+    gdb_cmd_->add_flag("--no-script", gdb_.no_script, "Do not load cowbird-gdb.py");
+    gdb_cmd_->add_option("--dir", gdb_.directory, kDirectoryHelp)->type_name("DIR");
+  }
+
+  void add_gdbserver() {
+    server_cmd_ = command(app_, "gdbserver", "Serve a guest, or the core file of one, to gdb",
+                          "  cowbird gdbserver demo --listen tcp:127.0.0.1:1234\n"
+                          "  cowbird gdbserver --pid 4711 --listen unix:/tmp/demo.gdb\n"
+                          "  gdb -ex 'target extended-remote | cowbird gdbserver demo --stdio'\n");
+    server_cmd_->add_option("GUEST", server_.guest, kGuestHelp);
+    server_cmd_->add_option("--pid", server_.pid, "The guest whose kernel is this process")
+        ->type_name("PID")
+        ->check(CLI::PositiveNumber);
+    server_cmd_->add_option("--core", server_.core, "Serve this core file instead")
+        ->type_name("FILE");
+    server_cmd_
+        ->add_option("--program", server_.program,
+                     "The program that left the core file, where it is not any more where it was")
+        ->type_name("FILE");
+    auto *listen = server_cmd_->add_option("--listen", server_.listen,
+                                           "Where to listen: tcp:HOST:PORT or unix:PATH");
+    listen->type_name("ADDRESS");
+    server_cmd_->add_flag("--stdio", stdio_, "Talk to gdb on standard input and output (default)")
+        ->excludes(listen);
+    server_cmd_->add_flag("--once", server_.once, "End when the first gdb has gone");
+    server_cmd_->add_flag("--log-packets", server_.log_packets,
+                          "Show what is said to gdb, on standard error");
+    server_cmd_
+        ->add_option("--write-core", server_.write_core,
+                     "Write a core file of the guest and end; nothing is served")
+        ->type_name("FILE");
+    server_cmd_->add_flag("--guest-memory", server_.guest_memory,
+                          "The core file holds the memory of the guest's programs too");
+    server_cmd_->add_option("--dir", server_.directory, kDirectoryHelp)->type_name("DIR");
+    // For the kernel that starts its server; not for people.
+    server_cmd_->add_option("--announce", server_.announce)->group("");
+    server_cmd_->add_option("--panic", server_.panic)->group("");
+    server_cmd_->add_option("--thread", server_.thread)->group("");
+  }
+
   void add_completion() {
     completion_cmd_ = command(app_, "completion", "Print a completion script for a shell",
                               "  source <(cowbird completion bash)\n");
@@ -231,7 +285,17 @@ class Grammar {
       convert_.words = std::move(tail);
       return convert_;
     }
-    if (has_tail) return WrongUsage{"Only boot, run and convert take arguments after --."};
+    if (gdb_cmd_->parsed()) {
+      gdb_.gdb_arguments = std::move(tail);
+      if (gdb_.guest.empty() == gdb_.core.empty()) {
+        return WrongUsage{
+            "Say what to look at: a guest, as in `cowbird gdb demo`, or a core file, as "
+            "in `cowbird gdb --core FILE`."};
+      }
+      return gdb_;
+    }
+    if (has_tail) return WrongUsage{"Only boot, run, convert and gdb take arguments after --."};
+    if (server_cmd_->parsed()) return gdbserver_arguments();
     if (check_cmd_->parsed()) return check_;
     if (ls_cmd_->parsed()) return list_guests_;
     if (console_cmd_->parsed()) return console_;
@@ -243,7 +307,24 @@ class Grammar {
       return PrintText{bash_completion(docs())};
     }
     return WrongUsage{
-        "A command is missing: boot, run, check, convert, ls, console, plugin or completion."};
+        "A command is missing: boot, run, check, convert, ls, console, gdb, gdbserver, plugin or "
+        "completion."};
+  }
+
+  ParsedCommand gdbserver_arguments() {
+    const int targets = static_cast<int>(!server_.guest.empty()) +
+                        static_cast<int>(server_.pid != 0) +
+                        static_cast<int>(!server_.core.empty());
+    if (targets != 1) {
+      return WrongUsage{"Say what to serve: one of a guest, --pid and --core."};
+    }
+    if (!server_.write_core.empty() && !server_.core.empty()) {
+      return WrongUsage{"A core file is written of a running guest, not of a core file."};
+    }
+    if (server_.guest_memory && server_.write_core.empty()) {
+      return WrongUsage{"--guest-memory is about the core file that --write-core writes."};
+    }
+    return server_;
   }
 
   // The subcommand that was being parsed.
@@ -315,6 +396,8 @@ class Grammar {
   CLI::App *convert_cmd_ = nullptr;
   CLI::App *ls_cmd_ = nullptr;
   CLI::App *console_cmd_ = nullptr;
+  CLI::App *gdb_cmd_ = nullptr;
+  CLI::App *server_cmd_ = nullptr;
   CLI::App *plugin_cmd_ = nullptr;
   CLI::App *list_cmd_ = nullptr;
   CLI::App *show_cmd_ = nullptr;
@@ -325,6 +408,9 @@ class Grammar {
   ConvertArguments convert_;
   ListArguments list_guests_;
   ConsoleArguments console_;
+  GdbArguments gdb_;
+  GdbServerArguments server_;
+  bool stdio_ = false;
   PluginListArguments list_;
   PluginShowArguments show_;
   std::string shell_;

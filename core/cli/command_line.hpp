@@ -66,6 +66,32 @@ struct ConsoleArguments {
   std::string escape = "^]";
 };
 
+// What `cowbird gdbserver` serves and where; debug/program acts on it.
+struct GdbServerArguments {
+  std::string guest;    // by name, directory or process id; empty with pid or core
+  int pid = 0;          // of the kernel's process; 0: by `guest`
+  std::string core;     // a core file instead of a running guest
+  std::string program;  // that left it; empty: the one that the core file names
+  std::string listen;   // empty: stdio
+  bool once = false;
+  bool log_packets = false;
+  int announce = -1;       // where the kernel that starts it is told the address; -1: nowhere
+  std::string write_core;  // the file; then nothing is served
+  std::string panic;       // the message, stored in it
+  int thread = 0;          // the host thread that it is about
+  bool guest_memory = false;
+  std::string directory;
+};
+
+struct GdbArguments {
+  std::string guest;
+  std::string core;
+  std::string program;  // with a core; empty: the one that the core names
+  bool no_script = false;
+  std::string directory;
+  std::vector<std::string> gdb_arguments;  // after --
+};
+
 // Asked-for text that has been made already: help, version, manual page, completion.
 struct PrintText {
   std::string text;
@@ -75,9 +101,10 @@ struct WrongUsage {
   std::string message;  // full sentences
 };
 
-using ParsedCommand = std::variant<BootArguments, RunArguments, CheckArguments, PluginListArguments,
-                                   PluginShowArguments, ConvertArguments, ListArguments,
-                                   ConsoleArguments, PrintText, WrongUsage>;
+using ParsedCommand =
+    std::variant<BootArguments, RunArguments, CheckArguments, PluginListArguments,
+                 PluginShowArguments, ConvertArguments, ListArguments, ConsoleArguments,
+                 GdbArguments, GdbServerArguments, PrintText, WrongUsage>;
 
 // `arguments` without the program's name.
 ParsedCommand parse_command_line(const std::vector<std::string> &arguments);

@@ -14,6 +14,7 @@
 #include "cli/console_client.hpp"
 #include "cli/convert.hpp"
 #include "cli/daemon.hpp"
+#include "cli/gdb_client.hpp"
 #include "cli/list_guests.hpp"
 #include "instance/instance.hpp"
 #include "machine/describe.hpp"
@@ -43,6 +44,8 @@ class Commands {
   int operator()(const ConvertArguments &arguments) { return convert(arguments, env_); }
   int operator()(const ListArguments &arguments) { return list_guests(arguments, env_); }
   int operator()(const ConsoleArguments &arguments);
+  int operator()(GdbArguments arguments);
+  int operator()(GdbServerArguments arguments);
   int operator()(const PluginListArguments &arguments);
   int operator()(const PluginShowArguments &arguments);
 
@@ -224,6 +227,32 @@ int Commands::operator()(const ConsoleArguments &arguments) {
   }
   return attach_console(
       {guest->name, guest->directory, arguments.device, arguments.read_only, *escape}, env_.err);
+}
+
+int Commands::operator()(GdbArguments arguments) {
+  std::string error;
+  if (!arguments.core.empty() && arguments.program.empty()) {
+    arguments.program = env_.core_program(arguments.core);
+  }
+  const int status = start_gdb(arguments, error);
+  print_error("cowbird", error);
+  return status;
+}
+
+int Commands::operator()(GdbServerArguments arguments) {
+  std::string error;
+  if (!arguments.guest.empty()) {
+    const auto root = instance_root(arguments.directory, error);
+    const auto guest = root ? find_instance(*root, arguments.guest, error) : std::nullopt;
+    if (!guest) {
+      print_error("cowbird", error);
+      return kExitHostError;
+    }
+    arguments.pid = guest->pid;
+  }
+  const int status = env_.gdbserver(arguments, error);
+  if (!error.empty()) print_error("cowbird", error);
+  return status;
 }
 
 std::vector<std::filesystem::path> search_path(const std::vector<std::string> &first) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "boot/boot.hpp"
+#include "cli/command_line.hpp"
 #include "machine/plugin_catalog.hpp"
 
 namespace cowbird::cli {
@@ -19,6 +20,11 @@ struct Environment {
   bool colour;  // standard error is a terminal that wants colours
   PluginCatalog &plugins;
   std::function<int(const BootRequest &, std::string &)> boot;
+  // `cowbird gdbserver`, with the process (or core file) found: the exit status, and a sentence
+  // when something was wrong. Of debug/, which the kernel does not know.
+  std::function<int(const GdbServerArguments &, std::string &)> gdbserver = {};
+  // The program that left a core file, by its own word; empty when it does not say.
+  std::function<std::string(const std::string &core)> core_program = {};
 };
 
 // Parses and acts; returns the exit status of the program.

@@ -8,6 +8,7 @@
 
 #include "boot/boot.hpp"
 #include "cli/commands.hpp"
+#include "debug/program/gdbserver.hpp"
 
 int main(int argc, char **argv) {
   const char *no_colour = std::getenv("NO_COLOR");
@@ -15,5 +16,6 @@ int main(int argc, char **argv) {
   cowbird::RegistryCatalog plugins;
   return cowbird::cli::run_command_line(
       std::vector<std::string>(argv + 1, argv + argc),
-      {std::cout, std::cerr, colour, plugins, cowbird::boot_machine});
+      {std::cout, std::cerr, colour, plugins, cowbird::boot_machine, cowbird::debug::run_gdbserver,
+       cowbird::debug::program_of_core});
 }

@@ -77,6 +77,14 @@ std::string describe_machine(const MachineConfig &config) {
     text += line("mount", fmt::format("{} on {}, {}", mount.host, mount.guest,
                                       mount.read_only ? "read-only" : "read-write"));
   }
+  const DebugConfig &debug = config.debug;
+  if (!debug.gdb.empty()) {
+    text += line("gdb", debug.gdb + (debug.wait ? ", waits for it" : ""));
+  }
+  if (debug.on_panic == OnPanic::Wait) text += line("on panic", "the guest stands still for gdb");
+  if (!debug.core.empty()) {
+    text += line("core", debug.core + (debug.core_memory ? ", with the memory of programs" : ""));
+  }
   for (const auto &folder : config.plugin_path) text += line("plugins", folder.string());
   return text;
 }

@@ -218,17 +218,21 @@ std::optional<ConfigValue> MachineReader::read_option(SectionReader &section,
 void MachineReader::add_default_console() {
   constexpr std::string_view kWhere = "the default console con0";
   PluginError error;
-  const auto *plugin = plugins_.find(PluginKind::Channel, "fd", error);
+  // The caller's terminal, unless gdb talks through it.
+  const bool has_terminal = config_.debug.gdb != "stdio";
+  const char *const name = has_terminal ? "fd" : "null";
+  const auto *plugin = plugins_.find(PluginKind::Channel, name, error);
   if (!plugin || !plugins_.load(*plugin, error)) {
     return problems_.at_file(fmt::format("{}: {}", kWhere, error.message));
   }
-  const ConfigTable values{{"input", std::int64_t{0}}, {"output", std::int64_t{1}}};
+  ConfigTable values;
+  if (has_terminal) values = {{"input", std::int64_t{0}}, {"output", std::int64_t{1}}};
   auto config = validate_config(*plugin, values, {}, [&](std::string_view, std::string_view text) {
     problems_.at_file(fmt::format("{}: {}", kWhere, text));
   });
   if (!config) return;
   LineConfig line;
-  line.input = {"fd", values, std::move(*config)};
+  line.input = {name, values, std::move(*config)};
   line.name = "con0";
   line.where = kWhere;
   config_.consoles.push_back(std::move(line));

@@ -72,6 +72,16 @@ struct MountConfig {
   bool read_only = false;
 };
 
+// [debug]: what kernel developers want.
+enum class OnPanic : std::uint8_t { Exit, Wait };
+struct DebugConfig {
+  std::string gdb;    // "tcp:HOST:PORT", "unix:/PATH" or "stdio"; empty: no gdb server is started
+  bool wait = false;  // for gdb, before the first kernel thread runs
+  OnPanic on_panic = OnPanic::Exit;
+  std::string core;          // directory for core files after a panic, absolute; empty: none
+  bool core_memory = false;  // they hold the memory of the guest's programs too
+};
+
 struct MachineConfig {
   std::string name;       // empty: random_machine_name() gives one when the machine starts
   std::string directory;  // where its run-time directory is made; empty: see instance/instance.hpp
@@ -92,7 +102,8 @@ struct MachineConfig {
   // By unit, kEveryLine last. The console of the kernel, /dev/console, is con0, or the first one.
   std::vector<LineConfig> consoles;
   std::vector<LineConfig> serials;
-  std::vector<MountConfig> mounts;                 // in file order
+  std::vector<MountConfig> mounts;  // in file order
+  DebugConfig debug;
   std::vector<std::filesystem::path> plugin_path;  // for PluginRegistry::default_search_path()
 };
 

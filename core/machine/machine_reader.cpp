@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <limits>
 #include <system_error>
@@ -37,6 +38,12 @@ bool is_machine_name(std::string_view name) {
          std::ranges::all_of(name, is_name_character);
 }
 
+bool is_port(std::string_view text) {
+  unsigned port = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+  return error == std::errc() && end == text.data() + text.size() && port <= 65535;
+}
+
 std::string_view hint_of_top_level(std::string_view key) {
   for (const auto &section : machine_file_schema()) {
     if (section.find(key)) return section.name;
@@ -53,8 +60,9 @@ MachineConfig MachineReader::read(const toml::table &root) {
   for_each_table(root, "machine", [this](SectionReader &s) { read_machine(s); });
   for_each_table(root, "root", [this](SectionReader &s) { read_root(s); });
   for_each_table(root, "mount", [this](SectionReader &s) { read_mount(s); });
-  for_each_table(root, "debug", [this](SectionReader &s) { refuse_debug(s); });
+  for_each_table(root, "debug", [this](SectionReader &s) { read_debug(s); });
   read_devices(root);
+  if (config_.debug.gdb == "stdio") check_stdio_is_free();
   return std::move(config_);
 }
 
@@ -319,12 +327,65 @@ void MachineReader::read_mount(SectionReader &section) {
   if (config_.mounts.size() <= kMaxMounts) config_.mounts.push_back(std::move(mount));
 }
 
-void MachineReader::refuse_debug(SectionReader &section) {
-  if (section.text("gdb")) {
-    section.problem("gdb", "This version has no gdb server. Remove the key \"gdb\".");
+void MachineReader::read_gdb_address(SectionReader &section, const std::string &address) {
+  constexpr std::string_view kUnix = "unix:", kTcp = "tcp:";
+  constexpr std::size_t kLongestSocket = 107;  // unix(7)
+  if (address == "stdio") {
+    config_.debug.gdb = address;
+  } else if (address.starts_with(kUnix) && address.size() > kUnix.size()) {
+    const std::string path = resolve(*section.node("gdb"), address.substr(kUnix.size()));
+    if (path.size() > kLongestSocket) {
+      section.problem(
+          "gdb", fmt::format("The path \"{}\" is too long for a socket: at most {} bytes.", path,
+                             kLongestSocket));
+    }
+    config_.debug.gdb = fmt::format("{}{}", kUnix, path);
+  } else if (address.starts_with(kTcp) && is_port(address.substr(address.rfind(':') + 1))) {
+    config_.debug.gdb = address;
+  } else {
+    section.problem("gdb", fmt::format("\"{}\" is no address for a gdb server: write "
+                                       "\"tcp:127.0.0.1:1234\", \"unix:PATH\" or \"stdio\".",
+                                       address));
   }
-  if (section.boolean("wait").value_or(false)) {
-    section.problem("wait", "This version has no gdb server to wait for. Remove the key \"wait\".");
+}
+
+void MachineReader::read_debug(SectionReader &section) {
+  DebugConfig &debug = config_.debug;
+  const auto address = section.text("gdb");
+  if (address) read_gdb_address(section, *address);
+  debug.wait = section.boolean("wait").value_or(false);
+  if (debug.wait && !address) {
+    section.problem("wait",
+                    "There is nothing to wait for: \"wait\" needs the key \"gdb\", the "
+                    "address of a gdb server.");
+  }
+  if (const auto on_panic = section.text("on_panic")) {
+    if (*on_panic != "exit" && *on_panic != "wait") {
+      section.problem("on_panic", fmt::format("\"on_panic\" cannot be \"{}\"{}", *on_panic,
+                                              name_hint(*on_panic, {"exit", "wait"})));
+    }
+    if (*on_panic == "wait") debug.on_panic = OnPanic::Wait;
+  }
+  if (const auto core = section.text("core")) {
+    debug.core = resolve(*section.node("core"), *core);
+    check_directory(*section.node("core"), debug.core);
+  }
+  debug.core_memory = section.boolean("core_memory").value_or(false);
+  if (debug.core_memory && debug.core.empty()) {
+    section.problem("core_memory",
+                    "There is no core file to put memory into: \"core_memory\" needs "
+                    "the key \"core\", a directory.");
+  }
+}
+
+// gdb talks to the server on the descriptors that a console would have.
+void MachineReader::check_stdio_is_free() {
+  for (const auto &console : config_.consoles) {
+    if (console.input.plugin != "fd") continue;
+    problems_.at_file(
+        fmt::format("{}: the console {} is on descriptors of this process, which a "
+                    "gdb server on \"stdio\" needs; put it elsewhere (plugin \"pts\").",
+                    console.where, console.name));
   }
 }
 

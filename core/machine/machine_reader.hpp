@@ -49,7 +49,9 @@ class MachineReader {
   void read_root_source(SectionReader &section, const std::string &source,
                         const std::optional<std::string> &type);
   void read_mount(SectionReader &section);
-  void refuse_debug(SectionReader &section);
+  void read_debug(SectionReader &section);
+  void read_gdb_address(SectionReader &section, const std::string &address);
+  void check_stdio_is_free();
   void read_plugin_path(SectionReader &section);
 
   void read_devices(const toml::table &root);

@@ -91,9 +91,16 @@ constexpr KeyDoc kMountKeys[] = {
 };
 
 constexpr KeyDoc kDebugKeys[] = {
-    {"gdb", "text", "none", "Address of a gdb server. This version has none and refuses the key."},
+    {"gdb", "text", "none",
+     "Where a gdb server listens for this guest: `tcp:HOST:PORT`, `unix:PATH` or `stdio`. Without "
+     "it, `cowbird gdb NAME` attaches all the same."},
     {"wait", "boolean", "`false`",
-     "Wait for gdb before the first kernel thread. This version refuses `true`."},
+     "Wait for gdb before the first kernel thread runs; only with `gdb`."},
+    {"on_panic", "text", "`\"exit\"`",
+     "After a panic of the guest kernel: `exit`, or `wait` for gdb with everything kept."},
+    {"core", "text", "none", "Directory of the host where a panic leaves a core file."},
+    {"core_memory", "boolean", "`false`",
+     "The core file holds the memory of the guest's programs too; only with `core`."},
 };
 
 constexpr KeyDoc kPluginsKeys[] = {

@@ -151,7 +151,8 @@ TEST_CASE("unknown keys and tables, with what was meant") {
   CHECK(errors_of("[machine]\nmemroy = 5\n") ==
         "m.toml:2:1: There is no key \"memroy\" in [machine]; did you mean \"memory\"?\n");
   CHECK(errors_of("[debug]\n  qqqqqq = 1\n") ==
-        "m.toml:2:3: There is no key \"qqqqqq\" in [debug]; known are gdb, wait.\n");
+        "m.toml:2:3: There is no key \"qqqqqq\" in [debug]; known are gdb, wait, on_panic, core, "
+        "core_memory.\n");
   CHECK(errors_of("[machin]\n") ==
         "m.toml:1:2: There is no table \"machin\" in a machine file; did you mean \"machine\"?\n");
   CHECK(errors_of("vcpus = 2\n") ==
@@ -286,10 +287,48 @@ TEST_CASE("mounts") {
         "and not \"/\" itself ([root] is for that).\n");
 }
 
-TEST_CASE("a gdb server is refused, not ignored") {
-  CHECK(errors_of("[debug]\ngdb = \"tcp:127.0.0.1:1234\"\nwait = true\n") ==
-        "m.toml:2:7: This version has no gdb server. Remove the key \"gdb\".\n"
-        "m.toml:3:8: This version has no gdb server to wait for. Remove the key \"wait\".\n");
+TEST_CASE("the table of kernel developers") {
+  const auto config = config_of(
+      "[debug]\ngdb = \"tcp:127.0.0.1:1234\"\nwait = true\non_panic = \"wait\"\ncore = \"/tmp\"\n"
+      "core_memory = true\n");
+  CHECK(config.debug.gdb == "tcp:127.0.0.1:1234");
+  CHECK(config.debug.wait);
+  CHECK(config.debug.on_panic == OnPanic::Wait);
+  CHECK(config.debug.core == "/tmp");
+  CHECK(config.debug.core_memory);
+  CHECK(config_of("").debug.gdb.empty());
+  CHECK(config_of("[debug]\non_panic = \"exit\"\n").debug.on_panic == OnPanic::Exit);
+  CHECK(config_of("[debug]\ngdb = \"unix:/run/x\"\n").debug.gdb == "unix:/run/x");
+  CHECK(config_of("[debug]\ngdb = \"tcp::0\"\n").debug.gdb == "tcp::0");
+}
+
+TEST_CASE("a gdb server that is written wrongly") {
+  CHECK(errors_of("[debug]\ngdb = \"localhost:1234\"\n") ==
+        "m.toml:2:7: \"localhost:1234\" is no address for a gdb server: write "
+        "\"tcp:127.0.0.1:1234\", \"unix:PATH\" or \"stdio\".\n");
+  CHECK_FALSE(errors_of("[debug]\ngdb = \"tcp:127.0.0.1:70000\"\n").empty());
+  CHECK_FALSE(errors_of("[debug]\ngdb = \"unix:\"\n").empty());
+  CHECK_FALSE(errors_of("[debug]\ngdb = \"unix:/" + std::string(200, 'x') + "\"\n").empty());
+  CHECK(
+      errors_of("[debug]\nwait = true\n") ==
+      "m.toml:2:8: There is nothing to wait for: \"wait\" needs the key \"gdb\", the address of a "
+      "gdb server.\n");
+  CHECK(errors_of("[debug]\non_panic = \"wiat\"\n") ==
+        "m.toml:2:12: \"on_panic\" cannot be \"wiat\"; did you mean \"wait\"?\n");
+  CHECK(errors_of("[debug]\ncore = \"/dev/null\"\n") ==
+        "m.toml:2:8: \"/dev/null\" is no directory.\n");
+  CHECK(errors_of("[debug]\ncore_memory = true\n") ==
+        "m.toml:2:15: There is no core file to put memory into: \"core_memory\" needs the key "
+        "\"core\", a directory.\n");
+}
+
+TEST_CASE("gdb on standard input leaves no room for a console there") {
+  const auto config = config_of("[debug]\ngdb = \"stdio\"\n");
+  REQUIRE(config.consoles.size() == 1);
+  CHECK(config.consoles[0].input.plugin == "null");
+  CHECK_THAT(errors_of("[debug]\ngdb = \"stdio\"\n[[console]]\nname = \"con0\"\nplugin = "
+                       "\"fd\"\ninput = 0\noutput = 1\n"),
+             Catch::Matchers::Contains("needs; put it elsewhere"));
 }
 
 TEST_CASE("errors come in the order of the file") {
