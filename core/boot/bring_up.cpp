@@ -10,6 +10,7 @@
 #include "abi/fcntl.hpp"
 #include "base/log.hpp"
 #include "boot/embedded_initramfs.hpp"
+#include "boot/gdb_device.hpp"
 #include "boot/host_stream.hpp"
 #include "boot/machine.hpp"
 #include "debug_agent/debug_agent.hpp"
@@ -130,6 +131,9 @@ bool Machine::set_up_devices() {
   }
   if (const auto done = register_block_nodes(); !done) {
     return fail(fmt::format("Block device nodes cannot be made: {}.", errno_text(done.error())));
+  }
+  if (!DeviceRegistry::instance().add(std::make_unique<GdbDevice>(gdb_server_, instance_.get()))) {
+    return fail("The gdb server's device cannot be registered: there is one already.");
   }
   return set_up_blocks();
 }

@@ -83,6 +83,9 @@ class SpawnSettings {
 }  // namespace
 
 std::unique_ptr<GdbServer> GdbServer::start(const std::string &address, std::string &error) {
+  // "tcp:1234" is a port of this host.
+  const bool port_only = address.starts_with("tcp:") && address.find(':') == address.rfind(':');
+  const std::string where = port_only ? "tcp::" + address.substr(4) : address;
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) {
     error = fmt::format("The gdb server cannot be started: {}.", std::strerror(errno));
@@ -96,7 +99,7 @@ std::unique_ptr<GdbServer> GdbServer::start(const std::string &address, std::str
   ::posix_spawn_file_actions_adddup2(&settings.actions, writer.get(), kAnnounce);
   std::vector<std::string> words = {
       "cowbird",  "gdbserver", "--pid",      std::to_string(::getpid()),
-      "--listen", address,     "--announce", std::to_string(kAnnounce)};
+      "--listen", where,       "--announce", std::to_string(kAnnounce)};
   std::vector<char *> argv;
   for (std::string &word : words) argv.push_back(word.data());
   argv.push_back(nullptr);

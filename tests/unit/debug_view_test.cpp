@@ -12,6 +12,7 @@
 #include <map>
 #include <thread>
 
+#include "boot/gdb_device.hpp"
 #include "debug/view/elf_symbols.hpp"
 #include "debug/view/kernel_view.hpp"
 #include "engine/platform.hpp"
@@ -406,4 +407,26 @@ TEST_CASE("the guest's clock is put back by the time of a halt") {
   CHECK(clock::monotonic_ns() == still);
   clock::go();
   CHECK(clock::monotonic_ns() - still < kHour / 2);
+}
+
+TEST_CASE("the gdb device says what it has and what it takes") {
+  test::Machine machine(1);
+  std::unique_ptr<GdbServer> server;
+  GdbDevice device(server, nullptr);
+  machine.run([&] {
+    CHECK(device.query("").text == "none");
+    CHECK_FALSE(device.query("0").ok);
+    CHECK_FALSE(device.remove("").ok);
+    CHECK_FALSE(device.configure("1", "tcp:1234").ok);
+    for (const char *wrong : {"", "1234", "stdio", "unix:relative"}) {
+      const DeviceReply reply = device.configure("", wrong);
+      CHECK_FALSE(reply.ok);
+      CHECK_THAT(reply.text, Catch::Matchers::Contains("write gdb=tcp:127.0.0.1:1234"));
+    }
+    // This program is no gdb server and says nothing.
+    const DeviceReply reply = device.configure("", "tcp:127.0.0.1:0");
+    CHECK_FALSE(reply.ok);
+    CHECK_THAT(reply.text, Catch::Matchers::Contains("did not begin to listen"));
+    CHECK(device.query("").text == "none");
+  });
 }
