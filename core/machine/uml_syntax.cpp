@@ -318,10 +318,9 @@ void UmlReader::add_disk(const Option &option, const BlockName &name, std::strin
   const auto device = "ubd" + name.unit;
   const auto unit = block_unit(device);
   if (!unit) {
-    return refuse(
-        *option.word,
-        fmt::format("There is no disk {}; there are ubda to ubdz, also written ubd0 to ubd25.",
-                    device));
+    return refuse(*option.word, fmt::format("There is no disk {}; there are ubd0, ubd1 and so on, "
+                                            "the first 26 also as ubda to ubdz.",
+                                            device));
   }
   const auto [entry, first] = claimed_.emplace(fmt::format("ubd {}", *unit), where);
   if (!first) {

@@ -370,7 +370,8 @@ def another_console(scratch):
     with Guest(scratch, consoles=2) as guest:
         with guest.attach("con1") as terminal, guest.shell() as first:
             terminal.expect("The guest has not opened it yet")
-            first.type("cat /dev/tty1 &\n")
+            # Open before anything else happens: a line that nobody has open loses what is typed.
+            first.type("exec 3<>/dev/tty1; cat <&3 &\n")
             first.type("echo on''second > /dev/tty1\n")
             terminal.expect("onsecond")
             terminal.type("from the second\n")

@@ -192,7 +192,8 @@ TEST_CASE("disks, their flags and COW files") {
   CHECK_THAT(errors_of("ubd0=a ubda=b"),
              Contains("word 2, \"ubda=b\": The disk ubda is given twice; the other is word 1"));
   CHECK_THAT(errors_of("udb0=a"), Contains("write ubd0="));
-  CHECK_THAT(errors_of("ubd512=a"), Contains("no disk ubd512"));
+  CHECK_THAT(toml_for("ubd512=a"), Contains("\"ubd512\""));
+  CHECK_THAT(errors_of("ubd65536=a"), Contains("no disk ubd65536"));
   CHECK_THAT(errors_of("ubd=sync"), Contains("at each"));
 }
 
