@@ -35,7 +35,7 @@ struct StartArguments {
 void block_signals() {
   sigset_t set;
   sigfillset(&set);
-  for (int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS}) {
+  for (int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS, kLookSignal}) {
     sigdelset(&set, fault);
   }
   ::pthread_sigmask(SIG_SETMASK, &set, nullptr);

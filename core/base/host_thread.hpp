@@ -5,6 +5,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <signal.h>
 
 #include <functional>
 #include <string>
@@ -13,6 +14,10 @@
 #include "base/result.hpp"
 
 namespace cowbird {
+
+// Reaches every host thread of the kernel at any time, unlike other signals: for a look at where a
+// thread is (mconsole/stuck.hpp). Nobody handles it before that is asked for.
+inline constexpr int kLookSignal = SIGUSR2;
 
 // Owns one host thread; it must be joined before it is destroyed.
 class HostThread {

@@ -33,6 +33,7 @@ enum class LockRank : std::uint8_t {
   BigKernel = 10,   // sched/bkl.hpp: all kernel state that has no lock of its own
   PluginHost = 20,  // plugins/: the registry of loaded plugins
   IrqQueue = 30,    // irq/: completions posted by host threads
+  Mconsole = 35,    // mconsole/: answers on their way to clients
   Engine = 40,      // engine/: the pool of stub processes
   StubOrders = 50,  // engine/: one stub's queue of address-space orders
   Idle = 60,        // sched/: parking of idle vCPUs

@@ -15,6 +15,8 @@
 #include "boot/panic.hpp"
 #include "debug_agent/debug_agent.hpp"
 #include "irq/irq.hpp"
+#include "mconsole/mconsole.hpp"
+#include "mconsole/notify.hpp"
 #include "mm/mm.hpp"
 #include "proc/task.hpp"
 #include "sched/bkl.hpp"
@@ -78,8 +80,10 @@ std::string name_from_restart() {
     argv.push_back(&words[at]);
   }
   argv.push_back(nullptr);
-  const sigset_t set = deadly_set();
-  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  // Any thread may be the caller; the program starts with nothing blocked.
+  sigset_t nothing;
+  ::sigemptyset(&nothing);
+  ::pthread_sigmask(SIG_SETMASK, &nothing, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
   if (!random_name.empty()) ::setenv(kRestartName, random_name.c_str(), 1);
   ::execv("/proc/self/exe", argv.data());
@@ -136,6 +140,7 @@ bool Machine::start(std::string &error) {
                         errno_text(started.error()));
     return false;
   }
+  if (!start_mconsole(error)) return false;
   BklGuard guard;
   const auto thread = Thread::spawn("boot", [this] { bring_up(); });
   if (!thread) {
@@ -195,6 +200,19 @@ void Machine::part_from_gdb_server() {
   if (gdb_server_) GdbServer::leave_to_restart(std::move(gdb_server_));
 }
 
+bool Machine::start_mconsole(std::string &error) {
+  const std::string &notify = request_.config.notify;
+  if (!notify.empty() && !mconsole::set_notify_target(notify, error)) return false;
+  if (!instance_) return true;
+  return mconsole::start({instance_->file("mconsole"),
+                          [this] {
+                            boot::run_emergencies();
+                            part_from_gdb_server();
+                            re_execute(random_name());
+                          }},
+                         error);
+}
+
 void Machine::drop_instance() {
   if (instance_) boot::cancel_emergency(instance_emergency_);
   instance_.reset();
@@ -212,6 +230,7 @@ void Machine::end(int status, std::string error) {
 
 int Machine::wait() {
   ended_.acquire();
+  mconsole::stop();
   // vCPUs first, so that no kernel code runs while the rest goes; the engine's processes then die
   // with it. Host terminals come last, after what was still in their buffers.
   scheduler::stop();

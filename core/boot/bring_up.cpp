@@ -9,6 +9,7 @@
 
 #include "abi/fcntl.hpp"
 #include "base/log.hpp"
+#include "boot/backtrace.hpp"
 #include "boot/embedded_initramfs.hpp"
 #include "boot/gdb_device.hpp"
 #include "boot/host_stream.hpp"
@@ -23,6 +24,8 @@
 #include "fs/procfs.hpp"
 #include "fs/sysfs.hpp"
 #include "fs/tmpfs.hpp"
+#include "mconsole/notify.hpp"
+#include "mconsole/watchdog.hpp"
 #include "net/socket.hpp"
 #include "proc/sysrq.hpp"
 #include "proc/task.hpp"
@@ -103,11 +106,21 @@ void Machine::bring_up() {
 bool Machine::set_up_file_systems() {
   vfs_init();
   register_tmpfs();
-  register_procfs(command_line(request_.config));
+  PseudoEntries more;
+  if (!request_.config.notify.empty()) more.push_back(mconsole::proc_mconsole_entry());
+  register_procfs(command_line(request_.config), std::move(more));
   register_sysfs();
   register_devpts();
   register_unix_sockets();
   set_log_level_hook(console_log::set_level);
+  set_stack_printer([](const Thread &thread) {
+    std::vector<std::string> lines;
+    const bool self = &thread == current_thread();
+    for (const auto &frame : self ? boot::backtrace_here() : boot::backtrace_of(thread)) {
+      lines.push_back(boot::format_frame(frame));
+    }
+    return lines;
+  });
   if (const auto done = init_devtmpfs(); !done) {
     return fail(fmt::format("devtmpfs cannot be made: {}.", errno_text(done.error())));
   }
@@ -128,6 +141,11 @@ bool Machine::set_up_devices() {
   if (const auto done = add_terminal_nodes(); !done) {
     return fail(
         fmt::format("The nodes of terminals cannot be made: {}.", errno_text(done.error())));
+  }
+  if (const auto done =
+          mconsole::register_watchdog(request_.config.watchdog_seconds, request_.config.notify);
+      !done) {
+    return fail(fmt::format("/dev/watchdog cannot be made: {}.", errno_text(done.error())));
   }
   if (const auto done = register_block_nodes(); !done) {
     return fail(fmt::format("Block device nodes cannot be made: {}.", errno_text(done.error())));

@@ -50,6 +50,8 @@ class Machine {
   // [debug]: the gdb server, and what a panic does.
   bool set_up_debugging(std::string &error);
 
+  bool start_mconsole(std::string &error);
+
   // The kernel thread that brings the guest up (boot/bring_up.cpp): each step returns false after
   // end().
   void bring_up();

@@ -320,6 +320,8 @@ void cancel_emergency(unsigned number) {
   emergencies[number].data.store(nullptr);
 }
 
+const char *panic_message() { return the_panic.owner.load() != 0 ? the_panic.message : nullptr; }
+
 void run_emergencies() {
   for (std::size_t i = emergencies.size(); i-- > 0;) {
     void *const data = emergencies[i].data.load();

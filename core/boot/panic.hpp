@@ -33,6 +33,10 @@ unsigned at_emergency(void (*function)(void *), void *data, EmergencyFor when = 
 // The function does not run any more, unless it is running already.
 void cancel_emergency(unsigned number);
 
+// The message of the panic in progress, for functions of the list; nullptr when the process ends
+// for another reason. Async-signal-safe.
+const char *panic_message();
+
 // Runs the list, each function once for all calls; also for signal handlers that end the process
 // (SIGTERM and the like). Async-signal-safe.
 void run_emergencies();

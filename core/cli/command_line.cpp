@@ -40,15 +40,17 @@ class Grammar {
     add_gdb();
     add_gdbserver();
     add_plugin();
+    add_mconsole();
     add_completion();
   }
 
   ParsedCommand parse(std::vector<std::string> words) {
     // What follows the first -- belongs to the guest and is not looked at here.
-    const auto dashes = std::ranges::find(words, "--");
+    auto dashes = std::ranges::find(words, "--");
     const bool has_tail = dashes != words.end();
     std::vector<std::string> tail(has_tail ? dashes + 1 : dashes, words.end());
     words.erase(dashes, words.end());
+    if (!has_tail) split_mconsole(words, tail);
     std::ranges::reverse(words);  // as CLI11 wants them
     try {
       app_.parse(words);
@@ -248,6 +250,36 @@ class Grammar {
     server_cmd_->add_option("--thread", server_.thread)->group("");
   }
 
+  void add_mconsole() {
+    mconsole_cmd_ = command(app_, "mconsole", "Talk to the management console of a running guest",
+                            "  cowbird mconsole demo\n"
+                            "  cowbird mconsole demo version\n"
+                            "  cowbird mconsole demo config con1=pts\n"
+                            "  cowbird mconsole demo proc meminfo\n",
+                            "[COMMAND...]");
+    mconsole_cmd_->add_option("NAME", mconsole_.name, "Its name, directory or process id")
+        ->required();
+    mconsole_cmd_->add_option("--dir", mconsole_.directory, kDirectoryHelp)->type_name("DIR");
+    mconsole_cmd_
+        ->add_option("--timeout", mconsole_.timeout,
+                     "How long to wait for an answer, 10 seconds by default")
+        ->check(CLI::Range(1u, 86400u))
+        ->type_name("SECONDS");
+  }
+
+  // What follows the guest's name is a command of the guest's, whatever it looks like.
+  static void split_mconsole(std::vector<std::string> &words, std::vector<std::string> &tail) {
+    if (words.empty() || words[0] != "mconsole") return;
+    std::size_t at = 1;
+    while (at < words.size() && words[at].starts_with("-")) {
+      at += words[at] == "--dir" || words[at] == "--timeout" ? 2 : 1;
+    }
+    if (at + 1 >= words.size()) return;
+    const auto first = words.begin() + static_cast<std::ptrdiff_t>(at) + 1;
+    tail.assign(first, words.end());
+    words.erase(first, words.end());
+  }
+
   void add_completion() {
     completion_cmd_ = command(app_, "completion", "Print a completion script for a shell",
                               "  source <(cowbird completion bash)\n");
@@ -294,6 +326,10 @@ class Grammar {
       }
       return gdb_;
     }
+    if (mconsole_cmd_->parsed()) {
+      mconsole_.command = std::move(tail);
+      return mconsole_;
+    }
     if (has_tail) return WrongUsage{"Only boot, run, convert and gdb take arguments after --."};
     if (server_cmd_->parsed()) return gdbserver_arguments();
     if (check_cmd_->parsed()) return check_;
@@ -307,8 +343,8 @@ class Grammar {
       return PrintText{bash_completion(docs())};
     }
     return WrongUsage{
-        "A command is missing: boot, run, check, convert, ls, console, gdb, gdbserver, plugin or "
-        "completion."};
+        "A command is missing: boot, run, check, convert, ls, console, mconsole, gdb, "
+        "gdbserver, plugin or completion."};
   }
 
   ParsedCommand gdbserver_arguments() {
@@ -401,6 +437,7 @@ class Grammar {
   CLI::App *plugin_cmd_ = nullptr;
   CLI::App *list_cmd_ = nullptr;
   CLI::App *show_cmd_ = nullptr;
+  CLI::App *mconsole_cmd_ = nullptr;
   CLI::App *completion_cmd_ = nullptr;
   BootArguments boot_;
   RunArguments run_;
@@ -413,6 +450,7 @@ class Grammar {
   bool stdio_ = false;
   PluginListArguments list_;
   PluginShowArguments show_;
+  MconsoleArguments mconsole_;
   std::string shell_;
 };
 

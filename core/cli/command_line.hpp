@@ -92,6 +92,13 @@ struct GdbArguments {
   std::vector<std::string> gdb_arguments;  // after --
 };
 
+struct MconsoleArguments {
+  std::string name;                  // of the guest, or a path, or a process id
+  std::string directory;             // where guests' directories are; empty: the default
+  unsigned timeout = 10;             // seconds
+  std::vector<std::string> command;  // empty: a prompt
+};
+
 // Asked-for text that has been made already: help, version, manual page, completion.
 struct PrintText {
   std::string text;
@@ -104,7 +111,7 @@ struct WrongUsage {
 using ParsedCommand =
     std::variant<BootArguments, RunArguments, CheckArguments, PluginListArguments,
                  PluginShowArguments, ConvertArguments, ListArguments, ConsoleArguments,
-                 GdbArguments, GdbServerArguments, PrintText, WrongUsage>;
+                 MconsoleArguments, GdbArguments, GdbServerArguments, PrintText, WrongUsage>;
 
 // `arguments` without the program's name.
 ParsedCommand parse_command_line(const std::vector<std::string> &arguments);

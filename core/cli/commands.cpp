@@ -16,6 +16,7 @@
 #include "cli/daemon.hpp"
 #include "cli/gdb_client.hpp"
 #include "cli/list_guests.hpp"
+#include "cli/mconsole_command.hpp"
 #include "instance/instance.hpp"
 #include "machine/describe.hpp"
 #include "machine/machine_file.hpp"
@@ -48,6 +49,9 @@ class Commands {
   int operator()(GdbServerArguments arguments);
   int operator()(const PluginListArguments &arguments);
   int operator()(const PluginShowArguments &arguments);
+  int operator()(const MconsoleArguments &arguments) {
+    return run_mconsole(arguments, env_.out, env_.err);
+  }
 
  private:
   int usage_error(const std::string &message) {

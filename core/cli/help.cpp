@@ -154,11 +154,15 @@ std::string man_page(const std::vector<CommandDoc> &commands) {
       ".TP\n.B 1\nThe configuration or the host did not allow it; no guest was started.\n"
       ".TP\n.B 2\nThe command line was wrong.\n"
       ".TP\n.B 3\nThe guest kernel panicked.\n"
+      ".TP\n.B 4\n(mconsole) The guest did not answer in time; an ERR answer is 1.\n"
       ".PP\n.B cowbird run\nexits with the status of its program, or with 128 plus the number of "
       "the "
       "signal that ended it.\n"
       ".SH ENVIRONMENT\n.TP\n.B COWBIRD_PLUGIN_PATH\nFolders to look for plugins in, separated by "
-      "colons.\n";
+      "colons.\n"
+      ".TP\n.B COWBIRD_DIR\nWhere the run-time directories of guests are, unless [machine] "
+      "directory "
+      "or --dir says otherwise; ~/.uml without it.\n";
   return out;
 }
 

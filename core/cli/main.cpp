@@ -9,8 +9,13 @@
 #include "boot/boot.hpp"
 #include "cli/commands.hpp"
 #include "debug/program/gdbserver.hpp"
+#include "mconsole/watchdog_process.hpp"
 
 int main(int argc, char **argv) {
+  // Started by /dev/watchdog, not by people.
+  if (argc > 1 && std::string(argv[1]) == cowbird::mconsole::kWatchdogWord) {
+    return cowbird::mconsole::run_watchdog_process(std::vector<std::string>(argv + 2, argv + argc));
+  }
   const char *no_colour = std::getenv("NO_COLOR");
   const bool colour = ::isatty(STDERR_FILENO) == 1 && (!no_colour || !*no_colour);
   cowbird::RegistryCatalog plugins;

@@ -61,9 +61,9 @@ class RootDirectory final : public PseudoDirectory {
 
 class ProcSuperBlock final : public PseudoSuperBlock {
  public:
-  explicit ProcSuperBlock(const std::string &command_line)
+  explicit ProcSuperBlock(PseudoEntries entries)
       : PseudoSuperBlock("proc", kProcMagic),
-        root_(make_ref<RootDirectory>(*this, system_entries(command_line))) {}
+        root_(make_ref<RootDirectory>(*this, std::move(entries))) {}
   Ref<Inode> root() override { return root_; }
 
  private:
@@ -77,8 +77,10 @@ Ref<SuperBlock> &procfs_instance() {
 
 }  // namespace
 
-void register_procfs(std::string command_line) {
-  procfs_instance() = make_ref<ProcSuperBlock>(command_line);
+void register_procfs(std::string command_line, PseudoEntries more) {
+  PseudoEntries entries = system_entries(command_line);
+  std::ranges::move(more, std::back_inserter(entries));
+  procfs_instance() = make_ref<ProcSuperBlock>(std::move(entries));
   register_filesystem({"proc", true, true, [](const MountRequest &) -> Result<Ref<SuperBlock>> {
                          return procfs_instance();
                        }});

@@ -6,13 +6,15 @@
 #include <string>
 
 #include "base/ref.hpp"
+#include "fs/pseudo_fs.hpp"
 
 namespace cowbird {
 
 class SuperBlock;
 
-// Registers the file system. `command_line` is what /proc/cmdline shows.
-void register_procfs(std::string command_line);
+// Registers the file system. `command_line` is what /proc/cmdline shows; `more` are files of other
+// parts of the kernel.
+void register_procfs(std::string command_line, PseudoEntries more = {});
 // The one instance, for mounting.
 Ref<SuperBlock> procfs_superblock();
 

@@ -30,6 +30,10 @@ Ref<Inode> make_process_directory(SuperBlock &sb, Ref<Process> process, Ref<Task
 PseudoEntries system_entries(const std::string &command_line);
 PseudoEntries sysctl_entries();
 
+// Through whose eyes a file is read: the calling task; for a kernel thread (the management console)
+// process 1. nullptr when that has ended.
+Task *reading_task();
+
 // The caller may see what belongs to the process alone (memory layout, descriptors, environment):
 // ptrace(2)'s access check for reading.
 bool may_inspect(const Process &process);

@@ -268,8 +268,9 @@ std::string vma_line(const Vma &vma, const Path &root) {
 std::string text_maps(const Subject &s) {
   std::string out;
   const Mm *mm = s.mm();
-  if (mm == nullptr) return out;
-  const Path &root = current_task().fs->root;
+  const Task *reader = reading_task();
+  if (mm == nullptr || reader == nullptr) return out;
+  const Path &root = reader->fs->root;
   mm->for_each_vma([&](const Vma &vma) { out += vma_line(vma, root); });
   return out;
 }
@@ -452,7 +453,9 @@ PseudoEntry subject_link(std::string name, Subject subject,
     return target(subject);
   };
   auto text = [follow]() -> Result<std::string> {
-    return path_name(TRY(follow()), current_task().fs->root);
+    const Task *reader = reading_task();
+    if (reader == nullptr) return Err(Errno::Srch);
+    return path_name(TRY(follow()), reader->fs->root);
   };
   return {std::move(name), FileType::Symlink,
           [follow, text](SuperBlock &sb, std::uint64_t number) -> Ref<Inode> {
@@ -528,7 +531,9 @@ class FdDirectory final : public PseudoInode {
         [subject, fd]() -> Result<std::string> {
           Ref<File> f = TRY(find_in(subject, fd));
           if (!f->path) return f->describe();
-          return path_name(f->path, current_task().fs->root);
+          const Task *reader = reading_task();
+          if (reader == nullptr) return Err(Errno::Srch);
+          return path_name(f->path, reader->fs->root);
         });
   }
 
@@ -673,7 +678,14 @@ PseudoEntries process_entries(const Subject &subject) {
 
 }  // namespace
 
+Task *reading_task() {
+  if (Task *task = current_thread()->as_task()) return task;
+  const Ref<Process> init = find_process(1);
+  return init ? init->representative() : nullptr;
+}
+
 bool may_inspect(const Process &process) {
+  if (!current_thread()->as_task()) return true;
   const Task &caller = current_task();
   if (caller.process.get() == &process) return true;
   const Credentials &mine = caller.credentials;

@@ -3,10 +3,13 @@
 #include <sys/random.h>
 
 #include <array>
+#include <charconv>
 
 #include "base/log.hpp"
 #include "fs/procfs_internal.hpp"
 #include "mm/mm.hpp"
+#include "proc/sysrq.hpp"
+#include "proc/task.hpp"
 #include "proc/uts.hpp"
 #include "vfs/file.hpp"
 
@@ -46,6 +49,18 @@ PseudoEntry name_setting(const char *name, std::string &(*setting)()) {
       });
 }
 
+PseudoEntry number_setting(const char *name, std::uint64_t (*get)(), void (*set)(std::uint64_t)) {
+  return text_entry(
+      name, 0644, [get]() -> Result<std::string> { return fmt::format("{}\n", get()); },
+      [set](std::string_view text) -> Result<void> {
+        std::uint64_t number = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+        if (error != std::errc() || end != text.data() + text.size()) return Err(Errno::Inval);
+        set(number);
+        return {};
+      });
+}
+
 PseudoEntries random_entries() {
   PseudoEntries list;
   static const std::string boot_id = random_uuid();
@@ -71,6 +86,10 @@ PseudoEntries kernel_entries() {
   list.push_back(value("cap_last_cap", 40));
   list.push_back(value("ngroups_max", 65536));
   list.push_back(directory_entry("random", random_entries()));
+  list.push_back(number_setting("sysrq", sysrq_mask, set_sysrq_mask));
+  list.push_back(number_setting(
+      "ctrl-alt-del", [] { return std::uint64_t{ctrl_alt_del_restarts()}; },
+      [](std::uint64_t on) { set_ctrl_alt_del_restarts(on != 0); }));
   return list;
 }
 

@@ -293,7 +293,8 @@ class KmsgInode final : public PseudoInode {
   KmsgInode(SuperBlock &sb, std::uint64_t number)
       : PseudoInode(sb, number, FileType::Regular, 0400) {}
   Result<Ref<File>> open(std::uint32_t flags) override {
-    if (!current_task().credentials.capable(Capability::Syslog)) return Err(Errno::Perm);
+    const Task *task = current_thread()->as_task();
+    if (task && !task->credentials.capable(Capability::Syslog)) return Err(Errno::Perm);
     return Ref<File>(make_ref<KmsgProcFile>(flags));
   }
 };
@@ -325,11 +326,15 @@ PseudoEntries system_entries(const std::string &command_line) {
       {"kmsg", FileType::Regular, [](SuperBlock &sb, std::uint64_t number) -> Ref<Inode> {
          return make_ref<KmsgInode>(sb, number);
        }});
-  list.push_back(link_entry(
-      "self", []() -> Result<std::string> { return std::to_string(current_task().process->pid); }));
+  list.push_back(link_entry("self", []() -> Result<std::string> {
+    const Task *task = reading_task();
+    if (task == nullptr) return Err(Errno::NoEnt);
+    return std::to_string(task->process->pid);
+  }));
   list.push_back(link_entry("thread-self", []() -> Result<std::string> {
-    const Task &task = current_task();
-    return fmt::format("{}/task/{}", task.process->pid, task.tid);
+    const Task *task = reading_task();
+    if (task == nullptr) return Err(Errno::NoEnt);
+    return fmt::format("{}/task/{}", task->process->pid, task->tid);
   }));
   list.push_back(
       link_entry("mounts", []() -> Result<std::string> { return std::string("self/mounts"); }));

@@ -55,6 +55,7 @@ std::string describe_line(const LineSetting &setting) {
 std::string describe_machine(const MachineConfig &config) {
   auto text = line("name", config.name.empty() ? "(random)" : config.name);
   if (!config.directory.empty()) text += line("directory", config.directory);
+  if (!config.notify.empty()) text += line("notify", config.notify);
   text += line("memory", format_size(config.memory));
   text += line("vcpus", std::to_string(config.vcpus));
   text += line("root", describe_root(config.root));

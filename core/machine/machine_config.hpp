@@ -85,7 +85,9 @@ struct DebugConfig {
 struct MachineConfig {
   std::string name;       // empty: random_machine_name() gives one when the machine starts
   std::string directory;  // where its run-time directory is made; empty: see instance/instance.hpp
-  std::uint64_t memory = 128 * kMiB;  // a multiple of the page size
+  std::string notify;     // a socket of the host that is told of events; empty: none
+  std::uint32_t watchdog_seconds = 60;  // of /dev/watchdog, 1 to 86400
+  std::uint64_t memory = 128 * kMiB;    // a multiple of the page size
   std::uint32_t vcpus = 1;
   std::optional<std::string> init;      // absent: the first of /init /sbin/init /bin/sh
   std::vector<std::string> args;        // after init's own name

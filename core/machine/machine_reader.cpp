@@ -17,6 +17,7 @@ namespace cowbird {
 
 namespace {
 
+constexpr std::int64_t kMaxWatchdogSeconds = 86400;
 constexpr std::size_t kMaxArguments = 256;
 constexpr std::size_t kMaxPluginFolders = 64;
 constexpr std::size_t kMaxMounts = 64;
@@ -147,6 +148,15 @@ void MachineReader::read_machine(SectionReader &section) {
       section.problem("directory", "\"directory\" is empty, but must be a path on the host.");
     }
     config_.directory = resolve(*section.node("directory"), *directory);
+  }
+  if (const auto notify = section.text("notify")) {
+    if (notify->empty()) {
+      section.problem("notify", "\"notify\" is empty, but must be the path of a socket.");
+    }
+    config_.notify = resolve(*section.node("notify"), *notify);
+  }
+  if (const auto seconds = section.integer("watchdog", 1, kMaxWatchdogSeconds)) {
+    config_.watchdog_seconds = static_cast<std::uint32_t>(*seconds);
   }
   if (const auto memory = section.size("memory", kMinMemory, kMaxMemory)) {
     if (!page_aligned(*memory)) {

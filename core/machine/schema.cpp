@@ -15,6 +15,14 @@ constexpr KeyDoc kMachineKeys[] = {
     {"directory", "text", "`COWBIRD_DIR`, else `~/.uml`",
      "Where the run-time directories of guests are, by which `cowbird mconsole` and other programs "
      "find them; made when it is not there."},
+    {"notify", "text", "none",
+     "A datagram socket of the host, bound before the guest starts, that is told when the "
+     "management "
+     "console is there, when the kernel panics, and what programs write to `/proc/mconsole`."},
+    {"watchdog", "integer", "`60`",
+     "Seconds, 1 to 86400, within which a program that has opened `/dev/watchdog` must write to "
+     "it. "
+     "Else `notify` is told that the guest hangs, or without one the guest is ended."},
     {"memory", "size", "`\"128M\"`", "Physical memory, 16M to 1T, in whole pages of 4K."},
     {"vcpus", "integer", "`1`", "Processors of the guest, 1 to 64; each is a host thread."},
     {"init", "text", "none",

@@ -32,4 +32,19 @@ Result<void> request_reboot(RebootAction action, const std::string &argument) {
   return {};
 }
 
+namespace {
+bool cad_restarts = true;
+}
+
+void set_ctrl_alt_del_restarts(bool on) { cad_restarts = on; }
+bool ctrl_alt_del_restarts() { return cad_restarts; }
+
+Result<void> ctrl_alt_del() {
+  if (cad_restarts) return request_reboot(RebootAction::Restart);
+  const Ref<Process> init = find_process(1);
+  if (!init) return Err(Errno::Srch);
+  send_kernel_signal(*init, kSigInt);
+  return {};
+}
+
 }  // namespace cowbird

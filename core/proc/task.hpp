@@ -289,6 +289,13 @@ void set_reboot_hook(std::function<void(RebootAction action, const std::string &
 // Calls the hook; NoSys when there is none. May sleep for ever.
 Result<void> request_reboot(RebootAction action, const std::string &argument = {});
 
+// Ctrl-Alt-Del, ctrlaltdel(8): restarts at once (the beginning), or sends SIGINT to process 1, which
+// then decides. reboot(2) with LINUX_REBOOT_CMD_CAD_ON or _OFF says which.
+void set_ctrl_alt_del_restarts(bool on);
+bool ctrl_alt_del_restarts();
+// May sleep for ever when it restarts.
+Result<void> ctrl_alt_del();
+
 // The kernel thread body of every task: runs guest code until the task dies.
 void task_main();
 

@@ -343,7 +343,8 @@ SysResult sys_reboot(Task &task, const SysArgs &args) {
       break;
     case abi::kLINUX_REBOOT_CMD_CAD_ON:
     case abi::kLINUX_REBOOT_CMD_CAD_OFF:
-      // No keyboard of this machine has the three keys, so on and off are the same.
+      // The management console presses these keys.
+      set_ctrl_alt_del_restarts(args.u32(2) == abi::kLINUX_REBOOT_CMD_CAD_ON);
       return 0;
     default:
       return Err(Errno::Inval);

@@ -291,4 +291,20 @@ void sync_all() {
   }
 }
 
+std::size_t emergency_remount() {
+  std::size_t changed = 0;
+  const std::vector<Ref<Mount>> all = table().all;
+  for (const Ref<Mount> &m : all) {
+    const FileSystemType *type = find_filesystem(m->sb->type_name());
+    const bool keeps_data = m->sb->type_name() == "hostfs" || (type && !type->no_device);
+    if (!keeps_data || m->read_only()) continue;
+    m->flags |= kMountReadOnly;
+    ++changed;
+    auto done = m->sb->sync();
+    if (done) done = m->sb->remount("", true);
+    if (!done) log_warn("{}: could not be made read-only: {}", m->source, errno_text(done.error()));
+  }
+  return changed;
+}
+
 }  // namespace cowbird

@@ -168,5 +168,8 @@ struct MountInfo {
 };
 std::vector<MountInfo> list_mounts(const Path &root);
 void sync_all();
+// SysRq u: everything that keeps its data outside of the guest's memory is written back and cannot
+// be written any more; how many mounts changed.
+std::size_t emergency_remount();
 
 }  // namespace cowbird
