@@ -89,7 +89,7 @@ bool set_notify_target(const std::string &path, std::string &error) {
     return false;
   }
   target = made.release();
-  boot::at_emergency(notify_panic, nullptr);
+  boot::at_emergency(notify_panic, nullptr, boot::EmergencyFor::EndAndHalt);
   return true;
 }
 
