@@ -150,7 +150,7 @@ def deadly_signals_take_the_directory_along(scratch):
 
 @test
 def a_panic_takes_the_directory_along(scratch):
-    with Guest(scratch, "echo c > /proc/sysrq-trigger") as guest:
+    with Guest(scratch, "echo c > /proc/sysrq-trigger", expect=None) as guest:
         guest.ended(3)
 
 
