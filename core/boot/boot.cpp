@@ -184,13 +184,14 @@ bool Machine::set_up_debugging(std::string &error) {
   const DebugConfig &debug = request_.config.debug;
   boot::set_panic_policy({debug.on_panic == OnPanic::Wait, name_, debug.core, debug.core_memory});
   if (debug.gdb.empty()) return true;
+  // Before there is a server: a gdb that is quick may let the guest go before it has come to wait.
+  if (debug.wait) cowbird_debug_hold = 1;
   gdb_server_ = GdbServer::of_restart();
   if (!gdb_server_) gdb_server_ = GdbServer::start(debug.gdb, error);
   if (!gdb_server_) return false;
   log_notice("gdb server: {}", gdb_server_->address());
   if (instance_ && !instance_->write("gdb", gdb_server_->address() + "\n", error)) return false;
-  if (debug.wait) {
-    cowbird_debug_hold = 1;
+  if (cowbird_debug_hold != 0) {
     fmt::print(stderr, "cowbird: the guest waits for gdb on {}\n", gdb_server_->address());
   }
   return true;

@@ -24,8 +24,11 @@ __attribute__((noinline)) void cowbird_panic_stop(const char *message) {
 
 __attribute__((noinline)) void cowbird_debug_wait_for_gdb() {
   constexpr timespec kPause{0, 10'000'000};
-  if (cowbird_debug_hold == 0) return;
-  cowbird_debug_hold = static_cast<int>(::syscall(SYS_gettid));
+  // In one step: between two, gdb could let it go.
+  int wanted = 1;
+  const auto self = static_cast<int>(::syscall(SYS_gettid));
+  __atomic_compare_exchange_n(&cowbird_debug_hold, &wanted, self, false, __ATOMIC_SEQ_CST,
+                              __ATOMIC_SEQ_CST);
   while (cowbird_debug_hold != 0) ::nanosleep(&kPause, nullptr);
 }
 }
