@@ -159,7 +159,9 @@ def replay(text, directory):
             pieces += [text[last:block.start(2)], "".join(line + "\n" for line in lines)]
             last = block.end(2)
     finally:
-        for process in sorted(processes_of(session.pid) - {session.pid}, reverse=True):
+        # A guest that gdb has started and left is nobody's child any more.
+        guests = {int(file.read_text()) for file in directory.glob("run/*/pid")}
+        for process in sorted(guests | processes_of(session.pid) - {session.pid}, reverse=True):
             try:
                 os.kill(process, signal.SIGKILL)
             except ProcessLookupError:
