@@ -36,7 +36,7 @@ std::string encode_piece(std::string_view piece, bool err, bool more) {
   packet.err = err ? 1 : 0;
   packet.more = more ? 1 : 0;
   packet.len = static_cast<std::uint32_t>(piece.size() + 1);
-  std::memcpy(packet.data, piece.data(), piece.size());
+  std::ranges::copy(piece, packet.data);
   const auto *bytes = reinterpret_cast<const char *>(&packet);
   return {bytes, offsetof(ReplyPacket, data) + packet.len};
 }
@@ -45,7 +45,9 @@ std::string encode_piece(std::string_view piece, bool err, bool more) {
 
 Request parse_request(std::span<const std::byte> datagram) {
   RequestPacket packet{};
-  std::memcpy(&packet, datagram.data(), std::min(datagram.size(), sizeof packet));
+  if (!datagram.empty()) {
+    std::memcpy(&packet, datagram.data(), std::min(datagram.size(), sizeof packet));
+  }
   Request request;
   if (datagram.size() < sizeof packet.magic || packet.magic != kMagic) {
     request.plain = true;
@@ -99,7 +101,7 @@ std::size_t encode_notify(NotifyPacket &packet, NotifyKind kind, std::string_vie
   packet.kind = kind;
   const std::size_t length = std::min(text.size(), kMaxData);
   packet.len = static_cast<std::uint32_t>(length);
-  std::memcpy(packet.data, text.data(), length);
+  std::copy_n(text.data(), length, packet.data);
   return offsetof(NotifyPacket, data) + length;
 }
 
@@ -109,7 +111,7 @@ std::string encode_request(std::string_view command) {
   packet.magic = kMagic;
   packet.version = kVersion;
   packet.len = static_cast<std::uint32_t>(command.size());
-  std::memcpy(packet.data, command.data(), command.size());
+  std::ranges::copy(command, packet.data);
   return {reinterpret_cast<const char *>(&packet), sizeof packet};
 }
 
