@@ -181,7 +181,7 @@ def what_cannot_boot_says_so():
         contains(result.stderr, "Nothing was started.")
     result = cowbird("boot", "--uml", "con0=null ubd0=/nowhere/x.img")
     equal(result.returncode, 1, "status without the image")
-    contains(result.stderr, 'word 2, "ubd0=/nowhere/x.img": ubd0 (file): The image /nowhere/x.img does not exist.')
+    contains(result.stderr, 'word 2, "ubd0=/nowhere/x.img": ubda (file): The image /nowhere/x.img does not exist.')
     result = cowbird("boot", "--uml", "con0=null init=/nowhere")
     equal(result.returncode, 1, "status without init")
     contains(result.stderr, "/nowhere cannot be run in the guest")
