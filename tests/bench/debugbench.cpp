@@ -1,4 +1,4 @@
-// What tests/bench/debug debugs: `debuggee THREADS` has that many sleeping threads beside its first,
+// What tests/bench/debug debugs: `debugbench THREADS` has that many sleeping threads beside its first,
 // which goes round for ever: 10,000 calls of work(), each with one cheap system call, then one of
 // round_done(). Natively gdb stops in work() and round_done(), in a guest's kernel in the system calls
 // of the two, getppid and getpgrp.
@@ -38,7 +38,7 @@ int main(int argc, char **argv) {
   for (int i = 0; i < threads; ++i) {
     pthread_t thread;
     if (pthread_create(&thread, &attributes, sleeper, nullptr) != 0) {
-      perror("debuggee: pthread_create");
+      perror("debugbench: pthread_create");
       return 1;
     }
   }
