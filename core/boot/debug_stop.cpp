@@ -52,7 +52,7 @@ struct Prepared {
 Prepared prepared;
 std::atomic<bool> core_done{false};
 
-void say(const char *text) {
+void print_error(const char *text) {
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text, std::strlen(text));
 }
 
@@ -113,21 +113,21 @@ void write_panic_core(const char *message) {
   ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
   const pid_t writer = start_writer(message);
   if (writer < 0) {
-    say("cowbird: no core file: the host refuses another process\n");
+    print_error("cowbird: no core file: the host refuses another process\n");
     return;
   }
   int status = 0;
   for (int i = 0; i < kPausesForCore; ++i) {
     const pid_t ended = ::waitpid(writer, &status, WNOHANG);
     if (ended == writer && (!WIFEXITED(status) || WEXITSTATUS(status) != 0)) {
-      say("cowbird: the core file was not written\n");
+      print_error("cowbird: the core file was not written\n");
     }
     if (ended != 0) return;
     ::nanosleep(&kPause, nullptr);
   }
   ::kill(writer, SIGKILL);
   ::waitpid(writer, &status, 0);
-  say("cowbird: writing the core file took too long; it is not complete\n");
+  print_error("cowbird: writing the core file took too long; it is not complete\n");
 }
 
 void stand_still_after_panic() {
@@ -138,7 +138,7 @@ void stand_still_after_panic() {
                 "cowbird: the guest stands still, as [debug] on_panic wants it. Look at it with\n"
                 "  cowbird gdb %s\nand end it with\n  kill %s\n",
                 prepared.name, prepared.pid);
-  say(line);
+  print_error(line);
   // Nothing else of the kernel goes on. When the lock is not to be had, it is ours already, or its
   // holder stands still too.
   for (int i = 0; i < kPausesForLock && !big_kernel_lock.try_lock(); ++i) {

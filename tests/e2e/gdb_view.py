@@ -47,7 +47,7 @@ def guest(file, *words, wait_for="up"):
 def gdb(*commands, target="seen", timeout=LIMIT, words=()):
     """`cowbird gdb` in batch mode with these commands; what it prints."""
     need_gdb()
-    given = [str(COWBIRD), "gdb", *words] + ([target] if target else []) + ["--", "-batch", "-nx"]
+    given = [str(COWBIRD), "gdb", *words] + ([target] if target else []) + ["--", "-batch", "-nx", "-iex", "set sysroot /"]
     for command in ("set pagination off", "set width 0", *commands):
         given += ["-ex", command]
     result = subprocess.run(given, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -188,7 +188,7 @@ def panic(process):
     process.stdin.flush()
 
 
-PANICKING = "sleep 1000 & echo up; read x; echo c > /proc/sysrq-trigger"
+PANICKING = "sleep 1000 & until grep -qs ^sleep /proc/[0-9]*/comm; do :; done; echo up; read x; echo c > /proc/sysrq-trigger"
 
 
 def panicking(scratch, debug):
