@@ -40,6 +40,9 @@ constexpr std::int64_t kPatience = 500'000'000;
 constexpr std::int64_t kLastPatience = 5'000'000'000;
 // At the end of the guest, for all clients together.
 constexpr int kFarewellMs = 200;
+// A client that is let go may be in the middle of saying something. It is heard out, so long at
+// most, as writing to a socket that is closed already would keep it from reading why.
+constexpr std::int64_t kHearOut = 30'000'000'000;
 
 // Bytes on their way to a client, in parts that begin with a frame.
 class SendQueue {
@@ -86,7 +89,24 @@ class SendQueue {
   std::size_t size_ = 0;  // not sent yet
 };
 
+// A close with bytes that nobody has read makes the host tell the peer "reset", in place of the end
+// of what was sent to it. After the shutdown no more of them can come.
+void close_politely(UniqueFd fd) {
+  if (!fd.valid()) return;
+  ::shutdown(fd.get(), SHUT_RDWR);
+  std::array<std::byte, 4096> unread;
+  while (::recv(fd.get(), unread.data(), unread.size(), MSG_DONTWAIT) > 0) continue;
+}
+
 struct Client {
+  Client() = default;
+  Client(const Client &) = delete;
+  Client &operator=(const Client &) = delete;
+  ~Client() {
+    watch.reset();
+    close_politely(std::move(fd));
+  }
+
   UniqueFd fd;
   std::unique_ptr<irq::FdWatch> watch;
   std::uint32_t watched = 0;
@@ -94,11 +114,12 @@ struct Client {
   SendQueue queue;
   ConsoleTap *tap = nullptr;  // nullptr before Hello, and when it is being let go
   bool read_only = false;
-  bool closing = false;                    // let go as soon as the queue is empty
+  bool closing = false;                    // let go when it has the queue and closes its side
   bool gone = false;                       // nothing can be sent; the next sweep takes it away
   std::vector<std::byte> typed;            // what the line had no room for
   std::int64_t deadline_ns = kNoDeadline;  // of the full queue; later when some of it goes
   std::int64_t last_deadline_ns = kNoDeadline;
+  std::int64_t heard_until_ns = kNoDeadline;  // when closing and the queue is empty
 };
 
 class Server final : public ConsoleObserver {
@@ -118,6 +139,7 @@ class Server final : public ConsoleObserver {
   void accept_clients();
   bool admit(int fd);
   void make_room();
+  std::size_t count_clients(bool closing) const;
   void on_client(Client &client, std::uint32_t events);
   void receive(Client &client);
   void handle_frames(Client &client);
@@ -164,18 +186,23 @@ Result<void> Server::start(const std::filesystem::path &socket, std::string gues
   guest_ = std::move(guest);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (socket.native().size() >= sizeof address.sun_path) {
+  if (socket.native().size() + 4 >= sizeof address.sun_path) {
     errno = ENAMETOOLONG;
     return failed("made");
   }
-  std::ranges::copy(socket.native(), address.sun_path);
+  // It appears under its name when it listens already and others are kept out.
+  const auto unready = std::filesystem::path(socket).replace_extension("new");
+  std::ranges::copy(unready.native(), address.sun_path);
   listener_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!listener_.valid()) return failed("made");
   if (::bind(listener_.get(), reinterpret_cast<const sockaddr *>(&address), sizeof address) != 0 ||
-      ::chmod(socket.c_str(), 0600) != 0) {
+      ::chmod(unready.c_str(), 0600) != 0) {
     return failed("made");
   }
-  if (::listen(listener_.get(), 2 * kMaxClients) != 0) return failed("listened on");
+  if (::listen(listener_.get(), 2 * kMaxClients) != 0 ||
+      ::rename(unready.c_str(), socket.c_str()) != 0) {
+    return failed("listened on");
+  }
   listener_watch_ = TRY(irq::FdWatch::create("console-server", listener_.get(), EPOLLIN,
                                              [this](std::uint32_t) { accept_clients(); }));
   set_console_observer(this);
@@ -235,7 +262,7 @@ void Server::accept_clients() {
       continue;
     }
     client.watch = std::move(*watch);
-    if (clients_.size() > kMaxClients) {
+    if (count_clients(false) > kMaxClients) {
       let_go(client, wire::FrameType::Refused,
              fmt::format("{} clients are attached to {} already; that is the limit.", kMaxClients,
                          guest_));
@@ -254,14 +281,21 @@ bool Server::admit(int fd) {
   return false;
 }
 
-// Clients that say nothing or do not take their farewell give their place to a new one.
+std::size_t Server::count_clients(bool closing) const {
+  return static_cast<std::size_t>(
+      std::ranges::count_if(clients_, [&](const Client &c) { return c.closing == closing; }));
+}
+
+// Clients that say nothing give their place to a new one, and so do those that do not leave.
 void Server::make_room() {
-  if (clients_.size() < kMaxClients) return;
-  const auto idle = std::ranges::find_if(clients_, [](const Client &c) { return c.closing; });
-  const auto mute =
-      std::ranges::find_if(clients_, [](const Client &c) { return c.tap == nullptr; });
-  const auto victim = idle != clients_.end() ? idle : mute;
-  if (victim != clients_.end()) clients_.erase(victim);
+  const auto erase_first = [&](auto &&condition) {
+    const auto victim = std::ranges::find_if(clients_, condition);
+    if (victim != clients_.end()) clients_.erase(victim);
+  };
+  if (count_clients(true) >= kMaxClients) erase_first([](const Client &c) { return c.closing; });
+  if (count_clients(false) >= kMaxClients) {
+    erase_first([](const Client &c) { return !c.closing && c.tap == nullptr; });
+  }
 }
 
 // --- what clients say
@@ -392,14 +426,19 @@ void Server::leave_line(Client &client) {
 }
 
 void Server::settle(Client &client) {
-  if (client.closing && client.queue.empty()) client.gone = true;
+  const bool told = client.closing && client.queue.empty();
+  if (told && client.heard_until_ns == kNoDeadline) {
+    ::shutdown(client.fd.get(), SHUT_WR);
+    client.heard_until_ns = clock::monotonic_ns() + kHearOut;
+    arm_timer();
+  }
   if (client.gone) {
     client.watch.reset();
     sweep_soon();
     leave_line(client);
     return;
   }
-  const std::uint32_t wanted = (client.typed.empty() && !client.closing ? EPOLLIN : 0U) |
+  const std::uint32_t wanted = (client.typed.empty() && (!client.closing || told) ? EPOLLIN : 0U) |
                                (client.queue.empty() ? 0U : EPOLLOUT);
   if (wanted != client.watched) {
     client.watched = wanted;
@@ -461,7 +500,9 @@ void Server::removed(ConsoleTap &tap) {
 
 void Server::arm_timer() {
   std::int64_t next = kNoDeadline;
-  for (const Client &client : clients_) next = std::min(next, client.deadline_ns);
+  for (const Client &client : clients_) {
+    if (!client.gone) next = std::min({next, client.deadline_ns, client.heard_until_ns});
+  }
   if (next == kNoDeadline) {
     timer_.cancel();
   } else if (!timer_.armed() || timer_.deadline_ns() != next) {
@@ -472,7 +513,11 @@ void Server::arm_timer() {
 void Server::on_timer() {
   const std::int64_t now = clock::monotonic_ns();
   for (Client &client : clients_) {
-    if (client.deadline_ns > now) continue;
+    if (client.heard_until_ns <= now) {
+      client.gone = true;
+      settle(client);
+    }
+    if (client.gone || client.deadline_ns > now) continue;
     let_go(client, wire::FrameType::Dropped,
            "The connection was too slow for the console's output, and the guest does not wait.");
     settle(client);

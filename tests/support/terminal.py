@@ -174,8 +174,9 @@ class Terminal:
         wanted = re.compile(re.escape(pattern) if literal else pattern, re.S)
         until = time.monotonic() + seconds
         open_ = True
+        start = self.at
         while True:
-            match = wanted.search(self.output, self.at)
+            match = wanted.search(self.output, start)
             if match:
                 self.at = match.end()
                 return match
@@ -183,6 +184,8 @@ class Terminal:
             if left <= 0 or not open_:
                 why = f"within {seconds} s" if open_ else "before the end"
                 raise Unexpected(f"{pattern!r} did not come {why}; the last output was:\n{self.output[self.at:][-1500:]}")
+            if literal:  # what was looked through once is not again: outputs may be long
+                start = max(self.at, len(self.output) - len(pattern))
             open_ = self.pump(min(left, 0.5))
 
     def expect_screen(self, condition, what, seconds=LIMIT):
