@@ -229,8 +229,8 @@ TEST_CASE("a thread that was just made is ready at its entry") {
 
 TEST_CASE("threads that run are on a vCPU, in kernel or guest code") {
   Fixture fixture;
+  SpinningContext guest;  // outlives the machine, which interrupts it when it stops
   test::Machine machine(2);
-  SpinningContext guest;
   std::atomic<bool> waiting{false}, go{false};
   {
     BklGuard guard;
