@@ -38,31 +38,41 @@ struct Area {
   std::uint64_t at = 0;  // in the core
 };
 
+// The first line of a mapping in /proc/PID/smaps; false for one of the lines about it.
+bool parse_area(const std::string &line, bool guest_memory, Area &area) {
+  char access[8] = "";
+  unsigned long long start = 0, end = 0, offset = 0, inode = 0;
+  int name_at = 0;
+  if (std::sscanf(line.c_str(), "%llx-%llx %7s %llx %*s %llu %n", &start, &end, access, &offset,
+                  &inode, &name_at) < 5) {
+    return false;
+  }
+  area.start = start;
+  area.end = end;
+  area.file_offset = offset;
+  if (access[0] == 'r') area.flags |= PF_R;
+  if (access[1] == 'w') area.flags |= PF_W;
+  if (access[2] == 'x') area.flags |= PF_X;
+  area.shared = access[3] == 's';
+  if (name_at > 0) area.path = line.substr(static_cast<std::size_t>(name_at));
+  const bool is_guest_memory = area.path.starts_with(kGuestMemory);
+  area.dumped = (area.flags & PF_R) != 0 && (guest_memory || !is_guest_memory) &&
+                area.path != "[vvar]" && area.path != "[vsyscall]" &&
+                !area.path.starts_with("/dev/");
+  return true;
+}
+
 std::vector<Area> read_areas(pid_t pid, bool guest_memory) {
   std::vector<Area> areas;
-  std::ifstream maps(fmt::format("/proc/{}/maps", pid));
+  std::ifstream maps(fmt::format("/proc/{}/smaps", pid));
   for (std::string line; std::getline(maps, line);) {
     Area area;
-    char access[8] = "";
-    unsigned long long start = 0, end = 0, offset = 0, inode = 0;
-    int name_at = 0;
-    if (std::sscanf(line.c_str(), "%llx-%llx %7s %llx %*s %llu %n", &start, &end, access, &offset,
-                    &inode, &name_at) < 5) {
-      continue;
+    if (parse_area(line, guest_memory, area)) {
+      areas.push_back(std::move(area));
+    } else if (!areas.empty() && line.starts_with("VmFlags:") &&
+               line.find(" dd") != std::string::npos) {
+      areas.back().dumped = false;  // MADV_DONTDUMP, as a sanitizer's terabytes of shadow
     }
-    area.start = start;
-    area.end = end;
-    area.file_offset = offset;
-    if (access[0] == 'r') area.flags |= PF_R;
-    if (access[1] == 'w') area.flags |= PF_W;
-    if (access[2] == 'x') area.flags |= PF_X;
-    area.shared = access[3] == 's';
-    if (name_at > 0) area.path = line.substr(static_cast<std::size_t>(name_at));
-    const bool is_guest_memory = area.path.starts_with(kGuestMemory);
-    area.dumped = (area.flags & PF_R) != 0 && (guest_memory || !is_guest_memory) &&
-                  area.path != "[vvar]" && area.path != "[vsyscall]" &&
-                  !area.path.starts_with("/dev/");
-    areas.push_back(std::move(area));
   }
   return areas;
 }
