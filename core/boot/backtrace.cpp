@@ -74,6 +74,33 @@ Unwound unwind_registers(const Registers &registers, std::span<RawFrame> out,
   return walk(cursor, out, range, false);
 }
 
+// As above, of a context that was interrupted between two instructions. Libunwind looks for what
+// holds up to the instruction before the address that it is given, which is right behind a call;
+// here what the instructions before `rip` have done must count as well, a prologue's push say.
+Unwound unwind_interrupted(Registers registers, std::span<RawFrame> out, const StackRange &range) {
+  if (out.empty()) return {0, UnwindEnd::Full};
+  constexpr std::uint8_t kReturn = 0xc3;
+  const std::uint64_t pc = registers.rip;
+  const bool on_stack = registers.rsp >= range.low && registers.rsp <= range.high - 8;
+  Symbol symbol;
+  // One byte long and often the function's last: an address behind it may be the next function's.
+  if (on_stack && find_symbol(pc, symbol) &&
+      *reinterpret_cast<const std::uint8_t *>(pc) == kReturn) {
+    out[0] = {pc, false};
+    if (out.size() == 1) return {1, UnwindEnd::Full};
+    registers.rip = *reinterpret_cast<const std::uint64_t *>(registers.rsp);
+    registers.rsp += 8;
+    Unwound rest = unwind_registers(registers, out.subspan(1), range);
+    if (rest.count > 0) out[1].is_return = true;
+    ++rest.count;
+    return rest;
+  }
+  ++registers.rip;
+  const Unwound result = unwind_registers(registers, out, range);
+  if (result.count > 0) out[0].pc = pc;
+  return result;
+}
+
 std::vector<Frame> symbolise_all(std::span<const RawFrame> raw) {
   std::vector<Frame> frames;
   frames.reserve(raw.size());
@@ -100,7 +127,7 @@ Unwound unwind_ucontext(const ucontext_t &context, std::span<RawFrame> out,
   };
   Registers registers{reg(REG_RIP), reg(REG_RSP), reg(REG_RBP), reg(REG_RBX),
                       reg(REG_R12), reg(REG_R13), reg(REG_R14), reg(REG_R15)};
-  Unwound result = unwind_registers(registers, out, range);
+  Unwound result = unwind_interrupted(registers, out, range);
   // After a call through a bad pointer there is no unwind information, but the return address is on
   // top of the stack.
   if (result.count <= 1 && out.size() > 1 && registers.rsp >= range.low &&

@@ -27,6 +27,7 @@ namespace {
 
 constexpr std::size_t kMaxQueued = 64;
 constexpr std::chrono::milliseconds kDrain{2000};
+constexpr unsigned kMostTurns = 10;  // of waiting for an irq thread that is only late
 
 struct Job {
   CommandLine line;
@@ -53,8 +54,16 @@ struct Call {
   std::function<void()> function;
 };
 
+// Whether the lock is to be had at this moment.
+bool lock_is_free() {
+  if (!big_kernel_lock.try_lock()) return false;
+  big_kernel_lock.unlock();
+  return true;
+}
+
 // Runs `function` on the irq thread under the big kernel lock. False when it did not get to it in
-// time; it is not run then.
+// time; it is not run then. A kernel whose lock is free is not stuck: on a busy host the irq thread
+// may be late, and gets more time.
 bool with_kernel(std::function<void()> function, std::chrono::milliseconds patience = kBusy) {
   const auto call = std::make_shared<Call>();
   call->function = std::move(function);
@@ -64,7 +73,10 @@ bool with_kernel(std::function<void()> function, std::chrono::milliseconds patie
     call->function();
     call->done.release();
   });
-  if (call->done.try_acquire_for(patience)) return true;
+  unsigned turns = 0;
+  do {
+    if (call->done.try_acquire_for(patience)) return true;
+  } while (++turns < kMostTurns && lock_is_free());
   auto waiting = Call::State::Waiting;
   if (call->state.compare_exchange_strong(waiting, Call::State::Abandoned)) return false;
   call->done.acquire();

@@ -25,7 +25,9 @@ namespace cowbird::mconsole {
 
 namespace {
 
-constexpr std::chrono::milliseconds kPatience{500};
+// Only a thread that waits for the host uninterruptibly does not take a signal; one of a busy host
+// is late.
+constexpr std::chrono::milliseconds kPatience{2000};
 
 // What one interrupted thread has noted. Static: a handler that comes late must find it.
 struct Note {

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <stdexcept>
@@ -12,6 +13,7 @@
 #include "base/unique_fd.hpp"
 #include "boot/backtrace.hpp"
 #include "boot/panic.hpp"
+#include "boot/symbols.hpp"
 #include "unit/sched_support.hpp"
 
 using namespace cowbird;
@@ -65,6 +67,48 @@ __attribute__((noinline)) void wait_deeply(WaitQueue &queue, const bool &flag, i
         queue, [&] { return flag; }, SleepMode::Uninterruptible, "deep"));
   }
   asm volatile("" ::: "memory");
+}
+
+// A walk through small functions, one instruction at a time: what the unwinder has seen at each.
+struct Steps {
+  unsigned seen = 0, without_caller = 0;
+  std::uint64_t pc = 0;  // of the last one without
+  std::uint64_t low = 0, high = 0;
+};
+Steps steps;
+
+void on_step(int, siginfo_t *, void *raw) {
+  const auto &context = *static_cast<const ucontext_t *>(raw);
+  std::array<boot::RawFrame, 8> frames;
+  const boot::Unwound unwound = boot::unwind_ucontext(context, frames, {});
+  ++steps.seen;
+  bool found = false;
+  for (std::size_t i = 0; i < unwound.count; ++i) {
+    found = found || (frames[i].lookup() >= steps.low && frames[i].lookup() < steps.high);
+  }
+  if (found) return;
+  ++steps.without_caller;
+  steps.pc = frames[0].pc;
+}
+
+__attribute__((noinline)) int small_leaf(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+__attribute__((noinline)) int small_function(int value) {
+  volatile int kept[4] = {value, small_leaf(value), 2, 3};
+  return kept[1] + small_leaf(kept[3]);
+}
+// Sets and clears the flag of the processor that traps behind each instruction.
+__attribute__((noinline)) int step_through(int value) {
+  asm volatile(
+      "lea -128(%%rsp), %%rsp\n pushfq\n orl $0x100, (%%rsp)\n popfq\n lea 128(%%rsp), %%rsp" ::
+          : "memory", "cc");
+  value = small_function(value);
+  asm volatile(
+      "lea -128(%%rsp), %%rsp\n pushfq\n andl $~0x100, (%%rsp)\n popfq\n lea 128(%%rsp), %%rsp" ::
+          : "memory", "cc");
+  return value;
 }
 
 __attribute__((noinline)) void write_nowhere(volatile int *address) { *address = 1; }
@@ -254,3 +298,27 @@ TEST_CASE("taking locks in the wrong order is a panic that names both") {
              Contains("'big kernel lock' (rank 10) taken while holding 'inner lock'"));
 }
 #endif
+
+TEST_CASE("a thread that is interrupted anywhere in a function shows who has called it") {
+  boot::Symbol symbol;
+  const auto start = reinterpret_cast<std::uint64_t>(&step_through);
+  steps = {};
+  steps.low = start;
+  // The function's end: the first address behind it that has another name.
+  for (steps.high = start; boot::find_symbol(steps.high, symbol) &&
+                           symbol.offset == steps.high - start && steps.high - start < 4096;) {
+    ++steps.high;
+  }
+  REQUIRE(steps.high > steps.low);
+  struct sigaction action {
+  }, before{};
+  action.sa_sigaction = on_step;
+  action.sa_flags = SA_SIGINFO;
+  REQUIRE(::sigaction(SIGTRAP, &action, &before) == 0);
+  const int result = step_through(1);
+  REQUIRE(::sigaction(SIGTRAP, &before, nullptr) == 0);
+  CHECK(result == 4);
+  CHECK(steps.seen > 20);
+  CAPTURE(boot::format_frame(boot::symbolise({steps.pc, false})));
+  CHECK(steps.without_caller == 0);
+}
