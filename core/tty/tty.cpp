@@ -151,8 +151,8 @@ void Tty::set_window(const Winsize &size) {
 
 // --- the open file
 
-TtyFile::TtyFile(Ref<Tty> tty, std::uint32_t flags)
-    : File(flags), tty_(std::move(tty)), generation_(tty_->generation) {
+TtyFile::TtyFile(Ref<Tty> tty, std::uint32_t flags, OpenedAs opened_as)
+    : File(flags), tty_(std::move(tty)), generation_(tty_->generation), opened_as_(opened_as) {
   if (tty_->opens++ != 0) return;
   tty_->record = TtyRecord::start(tty_->name, tty_->window.columns, tty_->window.rows);
   tty_->port.first_open();
@@ -189,7 +189,7 @@ Result<void> TtyFile::take_turn(SleepMutex &lock) const {
 Result<std::uint64_t> TtyFile::read(IovIter &to, std::uint64_t &) {
   if (dead()) return std::uint64_t{0};
   if (to.remaining() == 0) return std::uint64_t{0};
-  TRY(check_background(*tty_, current_task(), kSigTtin));
+  if (opened_as_ != OpenedAs::Console) TRY(check_background(*tty_, current_task(), kSigTtin));
   // The holder may wait for the keyboard.
   TRY(take_turn(tty_->read_lock));
   const SleepUnlock guard(tty_->read_lock);
@@ -255,7 +255,7 @@ Result<std::uint64_t> TtyFile::read_raw(IovIter &to) {
 
 Result<std::uint64_t> TtyFile::write(IovIter &from, std::uint64_t &) {
   if (dead()) return Err(Errno::Io);
-  if (tty_->ldisc.termios().lflag & kTOSTOP) {
+  if ((tty_->ldisc.termios().lflag & kTOSTOP) && opened_as_ != OpenedAs::Console) {
     TRY(check_background(*tty_, current_task(), kSigTtou));
   }
   TRY(take_turn(tty_->write_lock));
@@ -338,7 +338,9 @@ void tty_set_controlling(Tty &tty, Process &leader) {
   leader.controlling_tty = &tty;
 }
 
-Result<Ref<File>> tty_open(Tty &tty, std::uint32_t flags) {
+namespace {
+
+Result<Ref<File>> open_as(Tty &tty, std::uint32_t flags, TtyFile::OpenedAs opened_as) {
   Task *const task = current_thread()->as_task();
   if (task == nullptr) return tty_file(tty, flags);  // the kernel itself, for the first program
   if (tty.exclusive && !task->credentials.capable(Capability::SysAdmin)) return Err(Errno::Busy);
@@ -348,7 +350,13 @@ Result<Ref<File>> tty_open(Tty &tty, std::uint32_t flags) {
       tty.session == 0) {
     tty_set_controlling(tty, process);
   }
-  return Ref<File>(make_ref<TtyFile>(Ref<Tty>(&tty), flags));
+  return Ref<File>(make_ref<TtyFile>(Ref<Tty>(&tty), flags, opened_as));
+}
+
+}  // namespace
+
+Result<Ref<File>> tty_open(Tty &tty, std::uint32_t flags) {
+  return open_as(tty, flags, TtyFile::OpenedAs::Itself);
 }
 
 Result<Ref<File>> tty_file(Tty &tty, std::uint32_t flags) {
@@ -401,7 +409,7 @@ Result<void> register_tty_devices(std::function<Tty *()> console) {
                                   Inode &, DeviceNumber, std::uint32_t flags) -> Result<Ref<File>> {
                                 Tty *const tty = console();
                                 if (tty == nullptr) return Err(Errno::NoDev);
-                                return tty_open(*tty, flags | kNoCtty);
+                                return open_as(*tty, flags | kNoCtty, TtyFile::OpenedAs::Console);
                               });
 }
 

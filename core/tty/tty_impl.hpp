@@ -69,7 +69,10 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
 
 class TtyFile final : public File {
  public:
-  TtyFile(Ref<Tty> tty, std::uint32_t flags);
+  // Opened as /dev/console it has no job control for reading and writing, as on Linux
+  // (drivers/tty/n_tty.c: "don't stop on /dev/console").
+  enum class OpenedAs { Itself, Console };
+  TtyFile(Ref<Tty> tty, std::uint32_t flags, OpenedAs opened_as = OpenedAs::Itself);
   ~TtyFile() override;
 
   Result<std::uint64_t> read(IovIter &to, std::uint64_t &offset) override;
@@ -90,6 +93,7 @@ class TtyFile final : public File {
 
   Ref<Tty> tty_;
   std::uint64_t generation_;
+  const OpenedAs opened_as_;
 };
 
 // SIGTTIN and SIGTTOU: may a process of this group read from, write to or change the terminal now?

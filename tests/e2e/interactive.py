@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """A person at the guest's terminal: line editing, job control, vi, less and top."""
+import contextlib
 import termios
 
 from harness import COWBIRD, Terminal, check, contains, equal, main, prompt_of, test
@@ -99,6 +100,34 @@ def suspend_background_and_foreground():
         terminal.type("\x03")
         prompt_of(terminal)
         enter(terminal, "jobs; echo no''ne", "none")
+
+
+@test
+def background_readers_of_the_terminal_and_of_the_console():
+    with guest() as terminal:
+        prompt_of(terminal)
+        # Who reads the terminal from the background is stopped; a handler of SIGCHLD ends a read then.
+        terminal.type("cat /dev/tty & until jobs | grep -q Stopped; do sleep 0.1; done; echo was-sto''pped\n")
+        terminal.expect("was-stopped", 60)
+        terminal.type("kill -9 %1; wait; echo cle''ar\n")
+        terminal.expect("clear", 60)
+        # Not so on /dev/console, which has no job control.
+        terminal.type("read -r x < /dev/console && echo \"got \"$x & echo waits-for-\"it\"; sleep 1000\n")
+        terminal.expect("waits-for-it", 60)
+        terminal.type("a line\n")
+        terminal.expect("got a line", 60)
+        terminal.type("\x03")
+        prompt_of(terminal)
+        # A last program in place of the shell, beside a job that reads.
+        terminal.type("cat /dev/console & exec head -n 1 /dev/console\n")
+        for _ in range(200):
+            if not terminal.running():
+                break
+            with contextlib.suppress(OSError):  # it has just ended
+                terminal.type("hello\n")  # one of the two gets it
+            terminal.settle(0.3, 3)
+        check("error" not in terminal.output, terminal.output[-1000:])
+        equal(terminal.wait(), 0, "exit status")
 
 
 @test
