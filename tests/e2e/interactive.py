@@ -112,11 +112,10 @@ def background_readers_of_the_terminal_and_of_the_console():
         terminal.type("kill -9 %1; wait; echo cle''ar\n")
         terminal.expect("clear", 60)
         # Not so on /dev/console, which has no job control.
-        terminal.type("read -r x < /dev/console && echo \"got \"$x & echo waits-for-\"it\"; sleep 1000\n")
+        terminal.type("read -r x < /dev/console && echo \"got \"$x & echo waits-for-\"it\"; wait\n")
         terminal.expect("waits-for-it", 60)
         terminal.type("a line\n")
         terminal.expect("got a line", 60)
-        terminal.type("\x03")
         prompt_of(terminal)
         # A last program in place of the shell, beside a job that reads.
         terminal.type("cat /dev/console & exec head -n 1 /dev/console\n")
