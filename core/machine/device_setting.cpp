@@ -200,7 +200,7 @@ bool looks_like_cow(const std::filesystem::path &file) {
 }
 
 struct BlockFlags {
-  bool read_only = false, sync = false, data = false, shared = false, discard = false;
+  bool read_only = false, sync = false, data = false, shared = false, no_discard = false;
 };
 
 bool read_flags(std::string_view text, BlockFlags &flags, std::string &error) {
@@ -209,12 +209,12 @@ bool read_flags(std::string_view text, BlockFlags &flags, std::string &error) {
                        : c == 's' ? &flags.sync
                        : c == 'd' ? &flags.data
                        : c == 'c' ? &flags.shared
-                       : c == 't' ? &flags.discard
+                       : c == 't' ? &flags.no_discard
                                   : nullptr;
     if (!flag) {
       error = fmt::format(
           "There is no flag \"{}\" for a block device; r (read-only), s (synchronous), d (data, no "
-          "COW file), c (shared, no lock) and t (discard) are.",
+          "COW file), c (shared, no lock) and t (no discard) are.",
           c);
       return false;
     }
@@ -246,7 +246,7 @@ bool apply_flags(const BlockFlags &flags, PluginCatalog &plugins, PluginSetting 
   if (flags.read_only && !set_flag(*plugin, setting, "readonly", true, 'r', error)) return false;
   if (flags.sync && !set_flag(*plugin, setting, "sync", true, 's', error)) return false;
   if (flags.shared && !set_flag(*plugin, setting, "lock", false, 'c', error)) return false;
-  return !flags.discard || set_flag(*plugin, setting, "discard", true, 't', error);
+  return !flags.no_discard || set_flag(*plugin, setting, "discard", false, 't', error);
 }
 
 std::optional<PluginSetting> read_block(std::string_view text, const BlockFlags &flags,
@@ -317,6 +317,12 @@ std::string plain_text(const ConfigValue &value) {
   return out;
 }
 
+// A setting in UML's form is one line.
+bool has_control_character(std::string_view text) {
+  return std::ranges::any_of(
+      text, [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; });
+}
+
 // Whether the option says what would be without it.
 bool is_default(const PluginInfo &plugin, const std::string &key, const ConfigValue &value) {
   const auto *schema = plugin.find_key(key);
@@ -365,7 +371,9 @@ std::optional<std::string> side_text(const PluginSetting &setting, Direction dir
     if (is_default(*plugin, key, value)) continue;
     if (key != plugin->keys.front().name) return std::nullopt;
     argument = plain_text(value);
-    if (argument.find(',') != std::string::npos) return std::nullopt;
+    if (argument.find(',') != std::string::npos || has_control_character(argument)) {
+      return std::nullopt;
+    }
   }
   return argument.empty() ? setting.plugin : setting.plugin + ":" + argument;
 }
@@ -408,7 +416,7 @@ std::optional<PluginSetting> parse_block_setting(std::string_view text, std::str
   BlockFlags parsed;
   if (!read_flags(flags, parsed, error)) return std::nullopt;
   if (!text.starts_with('{')) return read_block(text, parsed, base, plugins, error);
-  if (parsed.sync || parsed.data || parsed.shared || parsed.discard) {
+  if (parsed.sync || parsed.data || parsed.shared || parsed.no_discard) {
     error = "The flags s, d, c and t belong to UML's syntax; in a table the plugin's keys say it.";
     return std::nullopt;
   }
@@ -457,7 +465,7 @@ std::string block_setting_flags(const PluginSetting &setting) {
   if (is("readonly", true)) flags += 'r';
   if (is("sync", true)) flags += 's';
   if (is("lock", false)) flags += 'c';
-  if (is("discard", true)) flags += 't';
+  if (is("discard", false)) flags += 't';
   return flags;
 }
 
@@ -478,7 +486,8 @@ std::string block_setting_text(const PluginSetting &setting, PluginCatalog &plug
     }
   }
   // A separator in a name would be read as one.
-  if ((path + backing).find_first_of(",:") != std::string::npos) {
+  if ((path + backing).find_first_of(",:") != std::string::npos ||
+      has_control_character(path + backing)) {
     return plugin_setting_toml(setting);
   }
   return backing.empty() ? path : path + "," + backing;

@@ -131,8 +131,21 @@ TEST_CASE("block devices: files, flags, pairs") {
   CHECK(std::get<bool>(flagged.config.values.at("readonly")));
   CHECK(std::get<bool>(flagged.config.values.at("sync")));
   CHECK_FALSE(std::get<bool>(flagged.config.values.at("lock")));
-  CHECK(std::get<bool>(flagged.config.values.at("discard")));
+  CHECK_FALSE(std::get<bool>(flagged.config.values.at("discard")));
   CHECK(block_setting_flags(flagged) == "rsct");
+  for (const char *one : {"", "r", "s", "c", "t"}) {
+    CAPTURE(one);
+    const auto disk = block("a.img", one);
+    const auto is = [&](const char *key) { return std::get<bool>(disk.config.values.at(key)); };
+    CHECK(is("readonly") == (std::string(one) == "r"));
+    CHECK(is("sync") == (std::string(one) == "s"));
+    CHECK(is("lock") == (std::string(one) != "c"));
+    CHECK(is("discard") == (std::string(one) != "t"));
+    CHECK(block_setting_flags(disk) == one);
+    // The table says the same, and back.
+    CHECK(block_setting_flags(block(plugin_setting_toml(disk).c_str())) == one);
+  }
+  CHECK(block_setting_flags(block("a.img", "d")).empty());
   CHECK(std::get<bool>(block("{plugin='file', path='x'}", "r").config.values.at("readonly")));
   CHECK_THAT(block_error("{plugin='file', path='x'}", "s"), Contains("UML's syntax"));
   CHECK_THAT(block_error("a.img", "x"), Contains("no flag \"x\""));
@@ -175,5 +188,6 @@ TEST_CASE("settings go back to text") {
     return block_setting_text(block(setting), catalog());
   };
   CHECK(disk("a.img") == "/base/a.img");
+  CHECK(disk("{plugin='file', path=\"/a\\nb\"}") == "{ plugin = \"file\", path = \"/a\\u000ab\" }");
   CHECK(disk("{plugin='file', path='/a:b'}") == "{ plugin = \"file\", path = \"/a:b\" }");
 }
