@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <future>
 #include <map>
 #include <optional>
 #include <sstream>
@@ -15,6 +16,7 @@
 
 #include "instance/instance.hpp"
 #include "machine/size.hpp"
+#include "mconsole/client.hpp"
 
 namespace cowbird::cli {
 
@@ -25,6 +27,7 @@ namespace fs = std::filesystem;
 struct Device {
   std::string name;     // "ubda"; empty when only the host's side is known
   std::string setting;  // "pts:/dev/pts/9", or a file of the host
+  bool open = false;    // the guest uses it; known when it has a name
 };
 
 struct Guest {
@@ -51,6 +54,16 @@ std::uint64_t status_value(pid_t pid, std::string_view key) {
   return 0;
 }
 
+// Whether the process holds a lock on that descriptor's file, as on a disk's; what else it has open
+// is a log, or a file of a directory that the guest sees.
+bool has_lock(pid_t pid, const fs::path &descriptor) {
+  std::ifstream in(fmt::format("/proc/{}/fdinfo/{}", pid, descriptor.filename().string()));
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with("lock:")) return true;
+  }
+  return false;
+}
+
 // The guest's memory is one file without a name; what it occupies is what the guest has touched.
 // What the kernel itself needs is its own anonymous memory.
 void read_descriptors(Guest &guest) {
@@ -72,7 +85,8 @@ void read_descriptors(Guest &guest) {
     } else if (S_ISBLK(status.st_mode) ||
                (S_ISREG(status.st_mode) && target.starts_with('/') &&
                 !target.starts_with("/memfd:") && !target.starts_with("/proc/") &&
-                !target.starts_with(guest.instance.directory.string()))) {
+                !target.starts_with(guest.instance.directory.string()) &&
+                has_lock(pid, at->path()))) {
       files[target] = true;
     }
   }
@@ -84,10 +98,57 @@ void read_descriptors(Guest &guest) {
   }
 }
 
+// --- what the guest says
+
+// A guest that answers does so in microseconds, or says within mconsole::kBusy that it is busy.
+constexpr std::chrono::milliseconds kPatience{3000};
+
+// "con0 [open]=fd:0,fd:1".
+std::optional<Device> parse_device(std::string_view line) {
+  constexpr std::string_view kOpen = " [open]";
+  const auto equals = line.find('=');
+  if (equals == std::string_view::npos) return std::nullopt;
+  std::string_view name = line.substr(0, equals);
+  Device device;
+  device.open = name.ends_with(kOpen);
+  if (device.open) name.remove_suffix(kOpen.size());
+  if (name.empty()) return std::nullopt;
+  device.name = name;
+  device.setting = line.substr(equals + 1);
+  return device;
+}
+
+// By its management console. A guest that does not answer, or is UML and does not know the command,
+// keeps what the host's /proc says.
+void ask_devices(Guest &guest) {
+  std::string error;
+  const auto client = mconsole::Client::connect(guest.instance.directory / "mconsole", error);
+  if (!client) return;
+  const auto reply = client->ask("devices", kPatience);
+  if (reply.outcome != mconsole::Outcome::Ok) return;
+  guest.disks.clear();
+  guest.interfaces.clear();
+  guest.consoles.clear();
+  std::istringstream lines(reply.text);
+  for (std::string line; std::getline(lines, line);) {
+    auto device = parse_device(line);
+    if (!device) continue;
+    const auto is = [&](std::string_view prefix) { return device->name.starts_with(prefix); };
+    if (is("ubd")) {
+      guest.disks.push_back(std::move(*device));
+    } else if (is("con") || is("ssl")) {
+      guest.consoles.push_back(std::move(*device));
+    } else if (is("eth") || is("vec")) {
+      guest.interfaces.push_back(std::move(*device));
+    }
+  }
+}
+
 Guest look_at(RunningInstance instance) {
   Guest guest;
   guest.instance = std::move(instance);
   read_descriptors(guest);
+  ask_devices(guest);
   return guest;
 }
 
@@ -167,9 +228,12 @@ std::string json_size(const std::optional<std::uint64_t> &size) {
 std::string json_devices(const std::vector<Device> &devices) {
   std::vector<std::string> items;
   for (const auto &device : devices) {
-    items.push_back(fmt::format("{{\"name\": {}, \"setting\": {}}}",
-                                device.name.empty() ? "null" : json_text(device.name),
-                                json_text(device.setting)));
+    const bool known = !device.name.empty();
+    items.push_back(fmt::format("{{\"name\": {}, \"setting\": {}, \"open\": {}}}",
+                                known ? json_text(device.name) : "null", json_text(device.setting),
+                                !known        ? "null"
+                                : device.open ? "true"
+                                              : "false"));
   }
   return fmt::format("[{}]", fmt::join(items, ", "));
 }
@@ -212,9 +276,15 @@ int list_guests(const ListArguments &arguments, const Environment &environment) 
     for (const auto &instance : instances) environment.out << instance.name << '\n';
     return kExitOk;
   }
+  // All at once: several that do not answer cost no more time than one.
+  std::vector<std::future<Guest>> looks;
+  looks.reserve(instances.size());
+  for (auto &instance : instances) {
+    looks.push_back(std::async(std::launch::async, look_at, std::move(instance)));
+  }
   std::vector<Guest> guests;
-  guests.reserve(instances.size());
-  for (auto &instance : instances) guests.push_back(look_at(std::move(instance)));
+  guests.reserve(looks.size());
+  for (auto &look : looks) guests.push_back(look.get());
   if (arguments.json) {
     print_json(guests, environment.out);
   } else if (guests.empty()) {

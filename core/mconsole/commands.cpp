@@ -62,6 +62,14 @@ Answer stack_command(const std::string &argument) {
   return Answer::done(text);
 }
 
+Answer devices_command() {
+  std::string text;
+  for (const DeviceStatus &device : DeviceRegistry::instance().list()) {
+    text += fmt::format("{}{}={}\n", device.name, device.busy ? " [open]" : "", device.setting);
+  }
+  return Answer::done(std::move(text));
+}
+
 // --- proc
 
 Result<std::string> read_whole(File &file) {
@@ -156,6 +164,8 @@ Answer quick_command(const CommandLine &line, bool &sleeps) {
       if (!freeze::release(freeze::Holder::Operator)) return Answer::error("Not stopped");
       watchdog_pause(false);
       return Answer::done();
+    case Command::Devices:
+      return devices_command();
     case Command::Stack:
       return stack_command(line.argument);
     case Command::Cad: {

@@ -10,7 +10,8 @@ namespace cowbird::mconsole {
 // These do not sleep; the irq thread runs them.
 Answer stop_command();
 Answer sysrq_command(char key);
-// cad, go and stack. `sleeps` is set, and nothing done, when it has to be kernel_command().
+// cad, go, stack and devices. `sleeps` is set, and nothing done, when it has to be
+// kernel_command().
 Answer quick_command(const CommandLine &line, bool &sleeps);
 
 // On a kernel thread that is exempt from freezing: carries the command out and answers it. Does not

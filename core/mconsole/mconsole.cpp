@@ -186,7 +186,8 @@ void dispatch(const CommandLine &line, const Responder &responder) {
       return sysrq(line, responder);
     case Command::Cad:
     case Command::Go:
-    case Command::Stack: {
+    case Command::Stack:
+    case Command::Devices: {
       Answer answer;
       bool sleeps = false;
       const bool done = with_kernel([&] { answer = quick_command(line, sleeps); });

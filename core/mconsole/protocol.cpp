@@ -20,6 +20,8 @@ constexpr CommandHelp kCommands[] = {
     {Command::Go, "go", "", "the guest goes on after 'stop'"},
     {Command::Log, "log", "<text>", "put text into the kernel log"},
     {Command::Proc, "proc", "<file>", "what is in the guest's /proc/<file>"},
+    {Command::Devices, "devices", "",
+     "the devices: name=setting, and [open] where the guest uses it"},
     {Command::Stack, "stack", "<pid>", "registers and kernel stack of a process"},
 };
 
