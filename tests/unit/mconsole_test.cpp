@@ -204,7 +204,8 @@ TEST_CASE("commands are known by their beginning") {
   CHECK(parse_command("config ubd0=a b").argument == "ubd0=a b");
   CHECK(parse_command("sto").command == Command::Unknown);
   CHECK(parse_command("").command == Command::Unknown);
-  CHECK(commands().size() == 13);
+  CHECK(parse_command("devices").command == Command::Devices);
+  CHECK(commands().size() == 14);
 }
 
 TEST_CASE("relative names of files become absolute") {
