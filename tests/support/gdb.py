@@ -81,15 +81,25 @@ class Mi:
         self.process.wait()
 
     def interrupt_until_stopped(self, timeout=LIMIT):
-        """^C at gdb's terminal, as often as it takes: gdb says that the program runs before it listens for it."""
+        """^C at gdb's terminal, as often as it takes. gdb says that the program runs before it listens for ^C, and
+        one that comes in between breaks off its command for good ("Quit"): so gdb must have come to rest first."""
         deadline = time.monotonic() + timeout
         while True:
+            self._wait_until_idle(deadline)
             self.process.send_signal(signal.SIGINT)
             try:
-                return self.stopped(min(2, timeout))
+                return self.stopped(min(5, timeout))
             except GdbError:
                 if time.monotonic() > deadline:
                     raise
+
+    def _wait_until_idle(self, deadline):
+        """Returns when gdb sleeps, seen in five looks at it."""
+        seen = 0
+        while seen < 5 and time.monotonic() < deadline:
+            with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+                seen = seen + 1 if file.read().rpartition(")")[2].split()[0] == "S" else 0
+            time.sleep(0.05)
 
     def run(self, command, timeout=LIMIT):
         """A command as users type it (or of MI, with its '-'); what it printed. GdbError on ^error."""
