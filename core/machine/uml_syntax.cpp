@@ -436,13 +436,7 @@ void UmlReader::read_mconsole(const Option &option) {
     return refuse(*option.word,
                   "Write it mconsole=notify:SOCKET, with a datagram socket that is there already.");
   }
-  for (const auto &[section, key] : {std::pair{"mconsole", "notify"}, {"machine", "notify"}}) {
-    const auto *table = find_section(section);
-    if (!table || !table->find(key)) continue;
-    return set_text(option.word->where, fmt::format("{}.{}", section, key),
-                    option.value->substr(kNotify.size()));
-  }
-  refuse(*option.word, "This version sends no notifications.");
+  set_text(option.word->where, "machine.notify", option.value->substr(kNotify.size()));
 }
 
 void UmlReader::read_stderr(const Option &option) {

@@ -201,6 +201,10 @@ void UmlWriter::write_machine_key(const toml::key &key, const toml::node &value)
     if (text(value, name) == "stderr") word("stderr=1");
     return;
   }
+  if (name == "notify") {
+    if (const auto path = text(value, name)) word("mconsole=notify:" + absolute(*path));
+    return;
+  }
   if (name == "args" || name == "env" || name == "cmdline") return write_words(name, value);
   // The rest is one word each, found by the key that the word sets.
   const auto rules = uml_rules();
@@ -216,7 +220,7 @@ void UmlWriter::write_machine_key(const toml::key &key, const toml::node &value)
   }
   const auto given = text(value, name);
   if (!given) return;
-  const bool is_path = name == "directory" || name == "tty_log_dir" || name == "notify";
+  const bool is_path = name == "directory" || name == "tty_log_dir";
   word(fmt::format("{}={}", rule->name, is_path ? absolute(*given) : *given));
 }
 

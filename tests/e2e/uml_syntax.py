@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 
 from harness import COWBIRD, Terminal, check, contains, cowbird, equal, main, prompt_of, test
@@ -63,6 +64,10 @@ LINES = [
     ("noptracefaultinfo", "!no longer exists"),
     ("udb0=x", "!ubd0="),
     ("--showconfig", "!build time"),
+    ("mconsole=notify:/tmp/notify", 'notify = "/tmp/notify"'),
+    ("tty_log_dir=/tmp/logs", 'tty_log_dir = "/tmp/logs"'),
+    ("tty_log_fd=9", "tty_log_fd = 9"),
+    ("tty_log_fd=x", "!tty_log_fd=10"),
     ("mconsole=notify", "!mconsole=notify:SOCKET"),
 ]
 
@@ -142,14 +147,23 @@ def errors_have_their_place(scratch):
 def a_uml_line_boots(scratch):
     image = scratch / "disk image"
     image.write_bytes(b"from the host\n".ljust(4096, b"\0"))
-    line = f"mem=64M umid=fromuml ncpus=2 'ubd0r={image}' con0=fd:0,fd:1 quiet COLOUR=blue"
-    with Terminal([COWBIRD, "boot", "--uml", line]) as terminal:
+    logs = scratch / "logs"
+    logs.mkdir()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind(str(scratch / "notify"))
+    listener.settimeout(60)
+    line = (f"mem=64M umid=fromuml ncpus=2 'ubd0r={image}' con0=fd:0,fd:1 quiet COLOUR=blue "
+            f"mconsole=notify:{scratch}/notify tty_log_dir={logs}")
+    with listener, Terminal([COWBIRD, "boot", "--uml", line]) as terminal:
         prompt_of(terminal)
         terminal.type("hostname; nproc; head -n 1 /dev/ubda; cat /proc/1/environ | tr '\\0' ' '; echo; cat /proc/cmdline\n")
         for part in ("fromuml", "2\r\n", "from the host", "COLOUR=blue", "COLOUR=blue"):
             terminal.expect(part)
         terminal.type("poweroff\n")
         equal(terminal.wait(), 0, "exit status")
+        contains(listener.recv(4096)[16:], "/fromuml/mconsole", "the notification")
+    log = next(logs.glob("*tty0.cast")).read_text()
+    contains(log, "from the host", "the terminal's log")
 
 
 @test

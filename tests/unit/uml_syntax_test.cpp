@@ -319,6 +319,8 @@ env       = ["FOO=a b"]
 cmdline   = ["printk.time=1"]
 log_level = "warning"
 log_to    = "stderr"
+notify      = "/run/notify"
+tty_log_dir = "/srv/logs"
 
 [root]
 source  = "/srv/directory"
@@ -370,14 +372,28 @@ socket = "/tmp/uml.ctl"
 )";
   const auto words = words_for(file);
   CHECK(words ==
-        "umid=demo uml_dir=/run/guests mem=128M ncpus=2 init=/bin/sh 'FOO=a b' printk.time=1 "
-        "loglevel=5 stderr=1 "
+        "umid=demo uml_dir=/run/guests mconsole=notify:/run/notify mem=128M ncpus=2 init=/bin/sh "
+        "'FOO=a b' printk.time=1 "
+        "loglevel=5 stderr=1 tty_log_dir=/srv/logs "
         "root=/dev/root rootfstype=hostfs rootflags=/srv/directory ro ubd0rsct=/srv/disk.img "
         "ubdb=/srv/a.cow,/srv/b.img con=pts con0=fd:0,fd:1 ssl2=pts,null "
         "vec0:transport=tap,depth=128,gro=1,ifname=tap0 "
         "eth0=daemon,fe:fd:0:0:0:2,unix,/tmp/uml.ctl -- -s 'x y'");
   const auto again = toml_for(words);
   CHECK(words_for(again) == words);
+}
+
+TEST_CASE("logs of terminals and notifications, both ways") {
+  for (const std::string words : {"umid=x tty_log_fd=7", "umid=x tty_log_dir=/srv/logs",
+                                  "umid=x mconsole=notify:/run/notify"}) {
+    CAPTURE(words);
+    CHECK(words_for(toml_for(words)) == words);
+  }
+  CHECK_THAT(toml_for("tty_log_fd=7"), Contains("tty_log_fd = 7"));
+  CHECK_THAT(toml_for("tty_log_dir=/srv/logs"), Contains("tty_log_dir = \"/srv/logs\""));
+  CHECK_THAT(toml_for("mconsole=notify:/run/n"), Contains("notify = \"/run/n\""));
+  CHECK(words_for("[machine]\nname='x'\nnotify='n'\ntty_log_dir='l'\n") ==
+        "umid=x mconsole=notify:/base/n tty_log_dir=/base/l");
 }
 
 TEST_CASE("relative paths become absolute in words") {
