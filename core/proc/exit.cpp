@@ -149,7 +149,7 @@ void end_of_init(const Process &process) {
 void end_process(Process &process) {
   process.itimers.reset();
   if (process.trace) trace::process_exited(process);
-  if (process.pid == process.sid && process.controlling_tty != nullptr) tty_disassociate(process);
+  if (process.pid == process.sid) tty_end_session(process);
   process.controlling_tty = nullptr;
   if (process.pid == 1) {
     end_of_init(process);

@@ -118,6 +118,9 @@ class Process : public RefCounted<Process> {
   bool dumpable = true;
   bool membarrier_registered = false;  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED was called
   Tty *controlling_tty = nullptr;
+  // Of a session leader whose terminal was hung up: the foreground group, which is told when the
+  // leader ends; 0: none.
+  int hung_up_group = 0;
 
   ResourceUsage usage;           // of tasks that have ended
   ResourceUsage children_usage;  // of children that were waited for

@@ -5,6 +5,7 @@
 #include "proc/proc_internal.hpp"
 #include "proc/wait.hpp"
 #include "syscall/syscall.hpp"
+#include "tty/tty.hpp"
 #include "vfs/file.hpp"
 
 namespace cowbird {
@@ -205,6 +206,12 @@ SysResult sys_setsid(Task &task, const SysArgs &) {
   set_session(process, process.pid);
   process.controlling_tty = nullptr;
   return process.pid;
+}
+
+SysResult sys_vhangup(Task &task, const SysArgs &) {
+  if (!task.credentials.capable(Capability::SysTtyConfig)) return Err(Errno::Perm);
+  tty_vhangup(*task.process);
+  return 0;
 }
 
 SysResult sys_pidfd_open(Task &task, const SysArgs &args) {

@@ -7,9 +7,9 @@
 // No client holds the guest up: what a client does not take waits in a buffer of its own. A full
 // buffer holds the line's output back, so that nothing is lost for those who read; a client that
 // takes nothing for half a second then, or too little for five, is told that it was too slow and is
-// let go. Who is refused or let go can read why: the server closes its side and hears the client out
-// until that closes its own, for half a minute at most. Clients have the server's user id; others
-// are turned away.
+// let go. Who is refused or let go can read why: the server closes its side and hears the client
+// out until that closes its own, for half a minute at most. Clients have the server's user id;
+// others are turned away.
 //
 // Needs the big kernel lock. The sockets are served on the irq thread; nothing sleeps.
 #pragma once

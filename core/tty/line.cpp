@@ -67,18 +67,21 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
     if (tty_->ldisc.queued_output() == 0) {
       close_channels();
     } else {
-      closing_.arm(clock::monotonic_ns() + kLingerNs);
+      linger();
     }
   }
 
   void drained() override {
     // Not from inside the write that drained it.
-    if (closing_.armed()) closing_.arm(clock::monotonic_ns());
+    if (lingering_ && closing_.armed()) closing_.arm(clock::monotonic_ns());
   }
 
   void hung_up_by_guest() override {
-    if (!held_ && open_) closing_.arm(clock::monotonic_ns() + kHangupGraceNs);
+    if (held_ || !open_) return;
+    lingering_ = false;
+    closing_.arm(clock::monotonic_ns() + kHangupGraceNs);
   }
+  bool hangs_up_with_session() const override { return true; }
 
   std::size_t write(std::span<const std::byte> bytes) override {
     Channel *const channel = writer();
@@ -174,8 +177,15 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
     if (tty_->ldisc.canonical() && eof != std::byte{0}) tty_input(*tty_, std::span(&eof, 1));
   }
 
+  void linger() {
+    lingering_ = true;
+    closing_.arm(clock::monotonic_ns() + kLingerNs);
+  }
+
   void close_if_unused() {
-    if (!held_ && tty_->opens == 0) close_channels();
+    if (held_ || tty_->opens != 0) return;
+    if (!lingering_ && tty_->ldisc.queued_output() != 0) return linger();
+    close_channels();
   }
 
   LineChannels channels_;
@@ -185,6 +195,7 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
   bool held_ = false;
   bool throttled_ = false;
   bool ended_ = false;
+  bool lingering_ = false;  // `closing_` is armed for what the peer has not taken yet
 };
 
 std::string LineSide::now() const {

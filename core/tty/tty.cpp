@@ -38,6 +38,12 @@ SignalInfo kernel_signal(int signal) {
   return info;
 }
 
+void hang_up_group(int group) {
+  if (group == 0) return;
+  send_group_signal(group, kernel_signal(kSigHup));
+  send_group_signal(group, kernel_signal(kSigCont));
+}
+
 }  // namespace
 
 Tty::Tty(std::string n, DeviceNumber num, TtyPort &p)
@@ -98,30 +104,27 @@ Result<void> Tty::activate() {
 
 void Tty::hangup(Hangup by) {
   ++generation;
-  const bool was_open = opens != 0;
-  opens = 0;
+  const bool closed = opens != 0 && lasting == 0;
+  opens = lasting;
   exclusive = false;
-  record.reset();
+  if (opens == 0) record.reset();
   if (session != 0) {
-    const int group = foreground;
-    const int leader_sid = session;
-    if (Ref<Process> leader = find_process(leader_sid)) {
+    if (Ref<Process> leader = find_process(session)) {
       send_kernel_signal(*leader, kSigHup);
       send_kernel_signal(*leader, kSigCont);
+      leader->hung_up_group = by == Hangup::WithSession ? 0 : foreground;
     }
-    if (group != 0 && group != leader_sid) {
-      send_group_signal(group, kernel_signal(kSigHup));
-      send_group_signal(group, kernel_signal(kSigCont));
-    }
-    clear_session(leader_sid, this);
+    if (by == Hangup::WithSession) hang_up_group(foreground);
+    clear_session(session, this);
     session = foreground = 0;
   }
   ldisc.flush_input();
-  ldisc.flush_output();
+  // What was written before is the peer's, if there still is one.
+  if (by == Hangup::ByPort) ldisc.flush_output();
   ldisc.set_termios(LineDiscipline::default_termios());
   read_wait.wake_all(kPollIn | kPollHup);
   write_wait.wake_all(kPollOut | kPollHup);
-  if (!was_open) return;
+  if (!closed) return;
   if (by == Hangup::ByGuest) {
     port.hung_up_by_guest();
   } else {
@@ -153,13 +156,16 @@ void Tty::set_window(const Winsize &size) {
 
 TtyFile::TtyFile(Ref<Tty> tty, std::uint32_t flags, OpenedAs opened_as)
     : File(flags), tty_(std::move(tty)), generation_(tty_->generation), opened_as_(opened_as) {
+  if (lasts()) ++tty_->lasting;
   if (tty_->opens++ != 0) return;
   tty_->record = TtyRecord::start(tty_->name, tty_->window.columns, tty_->window.rows);
   tty_->port.first_open();
 }
 
 TtyFile::~TtyFile() {
-  if (!dead() && --tty_->opens == 0) tty_->released();
+  if (dead()) return;
+  if (lasts()) --tty_->lasting;
+  if (--tty_->opens == 0) tty_->released();
 }
 
 Result<void> check_background(Tty &tty, Task &task, int signal) {
@@ -336,13 +342,18 @@ void tty_set_controlling(Tty &tty, Process &leader) {
   tty.session = leader.sid;
   tty.foreground = leader.pgid;
   leader.controlling_tty = &tty;
+  leader.hung_up_group = 0;
 }
 
 namespace {
 
 Result<Ref<File>> open_as(Tty &tty, std::uint32_t flags, TtyFile::OpenedAs opened_as) {
   Task *const task = current_thread()->as_task();
-  if (task == nullptr) return tty_file(tty, flags);  // the kernel itself, for the first program
+  if (task == nullptr) {  // the kernel itself, for the first program
+    TRY(tty.activate());
+    if (opened_as == TtyFile::OpenedAs::Console) opened_as = TtyFile::OpenedAs::Stdio;
+    return Ref<File>(make_ref<TtyFile>(Ref<Tty>(&tty), flags, opened_as));
+  }
   if (tty.exclusive && !task->credentials.capable(Capability::SysAdmin)) return Err(Errno::Busy);
   TRY(tty.activate());
   Process &process = *task->process;
@@ -367,12 +378,21 @@ Result<Ref<File>> tty_file(Tty &tty, std::uint32_t flags) {
 void tty_disassociate(Process &leader) {
   Tty *tty = leader.controlling_tty;
   if (tty == nullptr || tty->session != leader.sid) return;
-  if (tty->foreground != 0) {
-    send_group_signal(tty->foreground, kernel_signal(kSigHup));
-    send_group_signal(tty->foreground, kernel_signal(kSigCont));
-  }
+  hang_up_group(tty->foreground);
   clear_session(leader.sid, tty);
   tty->session = tty->foreground = 0;
+}
+
+void tty_end_session(Process &leader) {
+  const int group = std::exchange(leader.hung_up_group, 0);
+  Tty *const tty = leader.controlling_tty;
+  if (tty == nullptr || tty->session != leader.sid) return hang_up_group(group);
+  if (tty->port.hangs_up_with_session()) return tty->hangup(Tty::Hangup::WithSession);
+  tty_disassociate(leader);
+}
+
+void tty_vhangup(Process &process) {
+  if (Tty *const tty = process.controlling_tty) tty->hangup(Tty::Hangup::ByGuest);
 }
 
 DeviceNumber tty_device_number(const Tty &tty) { return tty.number; }

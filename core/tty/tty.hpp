@@ -37,6 +37,9 @@ class TtyPort {
   virtual void drained() {}
   // The guest stopped (or goes on) reading: its input buffer is full.
   virtual void throttle(bool /*on*/) {}
+  // The end of the session that has it as its controlling terminal hangs it up: so do lines, while
+  // a pty is its master's.
+  virtual bool hangs_up_with_session() const { return false; }
   // The guest set another window size; ports that own the size ignore it.
   virtual void window_size_changed(std::uint16_t /*rows*/, std::uint16_t /*columns*/) {}
 };
@@ -51,7 +54,9 @@ void tty_input(Tty &tty,
                    bytes);  // bytes that arrived; what does not fit is dropped after throttle
 std::size_t tty_input_room(const Tty &tty);
 void tty_port_writable(Tty &tty);
-void tty_hangup(Tty &tty);  // SIGHUP to the session, EOF to readers, EIO to writers
+// SIGHUP to the session's leader, EOF to readers, EIO to writers. The foreground group gets its
+// SIGHUP when the leader ends.
+void tty_hangup(Tty &tty);
 void tty_set_window_size(Tty &tty, std::uint16_t rows,
                          std::uint16_t columns);  // SIGWINCH when it changed
 
@@ -60,9 +65,13 @@ Result<Ref<File>> tty_open(Tty &tty, std::uint32_t flags);
 // An open file of the terminal without a calling task (the first program's descriptors); never
 // makes it a controlling terminal.
 Result<Ref<File>> tty_file(Tty &tty, std::uint32_t flags);
-// The session leader is gone: SIGHUP and SIGCONT to the foreground group, and the session loses its
-// terminal.
+// The leader gives the terminal up: SIGHUP and SIGCONT to the foreground group, and the session
+// loses its terminal.
 void tty_disassociate(Process &leader);
+// The leader of a session ends: its foreground group is told, its line is hung up.
+void tty_end_session(Process &leader);
+// vhangup(2): hangs up the controlling terminal of a process; nothing without one.
+void tty_vhangup(Process &process);
 DeviceNumber tty_device_number(const Tty &tty);
 int tty_foreground_group(const Tty &tty);
 // Writes a kernel message line, as printk's console does; drops what the port does not take.

@@ -25,8 +25,9 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
   void flush_to_port();
   // Wakes pollers and readers; tells the port to go on when there is room again.
   void after_read();
-  // All open files are dead. By the guest: vhangup(2).
-  enum class Hangup { ByPort, ByGuest };
+  // All open files are dead but those that last. By the guest: vhangup(2). With the session: its
+  // leader has ended.
+  enum class Hangup { ByPort, ByGuest, WithSession };
   void hangup(Hangup by);
   // The last file has been closed.
   void released();
@@ -53,6 +54,7 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
   bool flushing = false;
   bool kernel_console = false;        // held by the kernel: its session outlives its last file
   unsigned opens = 0;                 // files that are not dead
+  unsigned lasting = 0;               // those of them that outlive a hang-up
   std::uint64_t generation = 0;       // counts hang-ups: files of an older one are dead
   std::unique_ptr<ConsoleTap> tap;    // of consoles and serial lines: add_console_tap()
   std::unique_ptr<TtyRecord> record;  // while it is open, when terminals are logged
@@ -69,9 +71,9 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
 
 class TtyFile final : public File {
  public:
-  // Opened as /dev/console it has no job control for reading and writing, as on Linux
-  // (drivers/tty/n_tty.c: "don't stop on /dev/console").
-  enum class OpenedAs { Itself, Console };
+  // What was opened as /dev/console has no job control for reading and writing, and a hang-up does
+  // not end it, as on Linux. The latter holds for the first program's descriptors too.
+  enum class OpenedAs { Itself, Console, Stdio };
   TtyFile(Ref<Tty> tty, std::uint32_t flags, OpenedAs opened_as = OpenedAs::Itself);
   ~TtyFile() override;
 
@@ -82,7 +84,8 @@ class TtyFile final : public File {
   std::string describe() const override { return "/dev/" + tty_->name; }
 
  private:
-  bool dead() const { return generation_ != tty_->generation; }
+  bool lasts() const { return opened_as_ != OpenedAs::Itself; }
+  bool dead() const { return !lasts() && generation_ != tty_->generation; }
   // Takes the lock of readers or writers; Again, RestartSys.
   Result<void> take_turn(SleepMutex &lock) const;
   Result<std::uint64_t> read_canonical(IovIter &to);
