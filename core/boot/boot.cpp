@@ -19,6 +19,7 @@
 #include "mconsole/notify.hpp"
 #include "mm/mm.hpp"
 #include "proc/task.hpp"
+#include "proc/uts.hpp"
 #include "sched/bkl.hpp"
 #include "sched/clock.hpp"
 #include "sched/scheduler.hpp"
@@ -139,6 +140,10 @@ bool Machine::start(std::string &error) {
     error = fmt::format("{} vCPUs cannot be started: {}.", request_.config.vcpus,
                         errno_text(started.error()));
     return false;
+  }
+  {
+    BklGuard guard;
+    uts_hostname() = name_;  // the management console's first answer gives it
   }
   if (!start_mconsole(error)) return false;
   BklGuard guard;

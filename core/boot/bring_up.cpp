@@ -82,7 +82,6 @@ int first_terminal(std::initializer_list<int> descriptors) {
 void Machine::bring_up() {
   const MachineConfig &config = request_.config;
   install_hooks();
-  uts_hostname() = name_;
   if (const auto started = console_log::start(config.log_level); !started) {
     fail(fmt::format("The kernel log has no host event: {}.", errno_text(started.error())));
     return;

@@ -171,7 +171,8 @@ def escape_key_types_itself_and_explains(scratch):
         terminal.type("\x01?")
         terminal.expect("ctrl-a ctrl-a types ctrl-a")
         terminal.type("x\x01\x01y\n")
-        terminal.expect("x^Ay\r\nx^Ay\r\n")
+        # The shell's question for the cursor may be answered late, into the line.
+        terminal.expect(r"x\^Ay\r\n[^\n]*x\^Ay\r\n", literal=False)
         terminal.type("\x1dd\n")  # not the escape key here
         terminal.expect("d\r\n")
         terminal.type("\x01.")
