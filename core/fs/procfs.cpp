@@ -5,6 +5,8 @@
 #include <optional>
 
 #include "fs/procfs_internal.hpp"
+#include "vfs/dentry.hpp"
+#include "vfs/mount.hpp"
 
 namespace cowbird {
 namespace {
@@ -75,12 +77,28 @@ Ref<SuperBlock> &procfs_instance() {
   return sb;
 }
 
+// A cached name would keep a task that nobody will ask for again, all of it, until the cache is
+// full.
+void forget_names(int pid, int tid) {
+  const std::string number = std::to_string(tid);
+  const Ref<Dentry> root = root_dentry_of(*procfs_instance());
+  if (pid != tid) {
+    Dentry *directory = dcache::find(*root, std::to_string(pid));
+    if (directory) directory = dcache::find(*directory, "task");
+    if (Dentry *const name = directory ? dcache::find(*directory, number) : nullptr) {
+      dcache::drop(*name);
+    }
+  }
+  if (Dentry *const name = dcache::find(*root, number)) dcache::drop(*name);
+}
+
 }  // namespace
 
 void register_procfs(std::string command_line, PseudoEntries more) {
   PseudoEntries entries = system_entries(command_line);
   std::ranges::move(more, std::back_inserter(entries));
   procfs_instance() = make_ref<ProcSuperBlock>(std::move(entries));
+  on_number_gone(forget_names);
   register_filesystem({"proc", true, true, [](const MountRequest &) -> Result<Ref<SuperBlock>> {
                          return procfs_instance();
                        }});

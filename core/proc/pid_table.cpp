@@ -11,6 +11,7 @@ namespace cowbird {
 namespace {
 
 constexpr int kFirstReusedPid = 300;
+void (*number_gone)(int pid, int tid) = nullptr;  // big kernel lock
 
 PidTable &table() {
   static PidTable *const instance = PidTable::made = new PidTable;
@@ -57,10 +58,13 @@ void publish_process(Process &process) {
   ++table().sessions[process.sid];
 }
 
+void on_number_gone(void (*function)(int pid, int tid)) { number_gone = function; }
+
 void retire_process(Process &process) {
   leave_group(process);
   leave_session(process.sid);
   table().processes.erase(process.pid);
+  if (number_gone) number_gone(process.pid, process.pid);
 }
 
 void set_process_group(Process &process, int pgid) {
@@ -77,7 +81,10 @@ void set_session(Process &process, int sid) {
 
 void publish_task(Task &task) { table().tasks[task.tid] = Ref<Task>(&task); }
 
-void retire_task(Task &task) { table().tasks.erase(task.tid); }
+void retire_task(Task &task) {
+  table().tasks.erase(task.tid);
+  if (number_gone && task.process) number_gone(task.process->pid, task.tid);
+}
 
 void rename_task(Task &task, int tid) {
   Ref<Task> keep(&task);

@@ -224,6 +224,9 @@ class Task final : public Thread {
 Task &current_task();
 
 // --- the pid table
+// `function` hears of every task that has ended and every process that was reaped: a number is free
+// again. For procfs, whose names hold what they stand for. Must not sleep; set once.
+void on_number_gone(void (*function)(int pid, int tid));
 Ref<Process> find_process(int pid);
 Ref<Task> find_task(int tid);
 void for_each_process(const std::function<void(Process &)> &function);
@@ -292,8 +295,8 @@ void set_reboot_hook(std::function<void(RebootAction action, const std::string &
 // Calls the hook; NoSys when there is none. May sleep for ever.
 Result<void> request_reboot(RebootAction action, const std::string &argument = {});
 
-// Ctrl-Alt-Del, ctrlaltdel(8): restarts at once (the beginning), or sends SIGINT to process 1, which
-// then decides. reboot(2) with LINUX_REBOOT_CMD_CAD_ON or _OFF says which.
+// Ctrl-Alt-Del, ctrlaltdel(8): restarts at once (the beginning), or sends SIGINT to process 1,
+// which then decides. reboot(2) with LINUX_REBOOT_CMD_CAD_ON or _OFF says which.
 void set_ctrl_alt_del_restarts(bool on);
 bool ctrl_alt_del_restarts();
 // May sleep for ever when it restarts.
