@@ -1,8 +1,11 @@
 // Block devices over plugins: the backend `file` with io_uring and with a thread, a backend with
 // tight limits, and the registry.
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <cstring>
@@ -245,6 +248,25 @@ TEST_CASE_METHOD(Fixture, "file: one writer, or several readers") {
   const auto one = make("file", {{"path", path}, {"readonly", true}});
   CHECK(make("file", {{"path", path}, {"readonly", true}}));
   CHECK_FALSE(make("file", {{"path", path}}));
+}
+
+TEST_CASE_METHOD(Fixture, "file: an image is free at once, whatever the program is just starting") {
+  const fs::path file = image(4096);
+  auto backend = make("file", {{"path", file.string()}});
+  REQUIRE(backend);
+  // Between its start and its execve a process has copies of all descriptors.
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  backend.reset();
+  backend = make("file", {{"path", file.string()}});
+  ::kill(child, SIGKILL);
+  REQUIRE(::waitpid(child, nullptr, 0) == child);
+  INFO(error.message);
+  CHECK(backend);
 }
 
 TEST_CASE_METHOD(Fixture, "a device splits by its backend's limits and survives errors") {

@@ -43,7 +43,17 @@ Image::Image(std::string path, const ImageOptions &options)
   }
 }
 
-Image::~Image() { ::close(fd_); }
+Image::~Image() {
+  // Closing alone is not enough: a process that the program starts at this moment has a copy of the
+  // descriptor until its execve, and whoever wants the image next would find it locked.
+  if (locked_) {
+    struct flock none {};
+    none.l_type = F_UNLCK;
+    none.l_whence = SEEK_SET;
+    fcntl(fd_, F_OFD_SETLK, &none);
+  }
+  ::close(fd_);
+}
 
 void Image::open_file() {
   // O_NONBLOCK: a pipe in this place must not hang the program.
