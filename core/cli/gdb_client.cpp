@@ -1,14 +1,21 @@
 #include "cli/gdb_client.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <optional>
 #include <vector>
 
+#include "base/unique_fd.hpp"
 #include "boot/boot.hpp"
 #include "instance/instance.hpp"
 
@@ -43,24 +50,156 @@ std::optional<std::string> script_for(const std::string &program) {
   return std::nullopt;
 }
 
-// For gdb's command line, which gives it to a shell.
-std::string shell_word(const std::string &word) {
-  std::string text = "'";
-  for (const char c : word) text += c == '\'' ? "'\\''" : std::string(1, c);
-  return text + "'";
+std::string environment(const char *name) {
+  const char *const value = std::getenv(name);
+  return value ? value : "";
+}
+
+std::vector<char *> pointers(std::vector<std::string> &words) {
+  std::vector<char *> argv;
+  for (std::string &word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  return argv;
+}
+
+// --- the server
+
+// The server becomes a child of gdb, which this process is about to be, and ends with it. ^C at
+// the terminal is for gdb, which tells the server in its own way.
+[[noreturn]] void become_server(const std::string &program, std::vector<char *> argv, int announce,
+                                pid_t parent) {
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (::getppid() != parent) ::_exit(1);
+  ::setsid();
+  const int null = ::open("/dev/null", O_RDWR);
+  ::dup2(null, STDIN_FILENO);
+  ::dup2(null, STDOUT_FILENO);
+  ::fcntl(announce, F_SETFD, 0);
+  ::execv(program.c_str(), argv.data());
+  const std::string words =
+      fmt::format("!The gdb server {} cannot be started: {}.\n", program, std::strerror(errno));
+  [[maybe_unused]] const auto written = ::write(announce, words.data(), words.size());
+  ::_exit(1);
+}
+
+std::string first_line(int fd) {
+  std::string text;
+  std::array<char, 512> piece;
+  while (text.find('\n') == std::string::npos) {
+    const ssize_t got = ::read(fd, piece.data(), piece.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    text.append(piece.data(), static_cast<std::size_t>(got));
+  }
+  return text.substr(0, text.find('\n'));
+}
+
+// Starts `program gdbserver WHAT` and returns the socket it listens on, or nothing and a sentence.
+// Not by gdb's `target remote | program`: gdb reads from a pipe byte by byte, a system call for
+// each, and libraries by the megabyte.
+std::optional<std::string> start_server(const std::string &program,
+                                        const std::vector<std::string> &what, std::string &error) {
+  const std::string runtime = environment("XDG_RUNTIME_DIR");
+  const fs::path folder = ::access(runtime.c_str(), W_OK | X_OK) == 0 ? runtime : "/tmp";
+  const std::string path = folder / fmt::format("cowbird-gdb-{}", ::getpid());
+  std::array<int, 2> ends;
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+    error = fmt::format("The gdb server cannot be started: {}.", std::strerror(errno));
+    return std::nullopt;
+  }
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  std::vector<std::string> words = {"cowbird", "gdbserver"};
+  words.insert(words.end(), what.begin(), what.end());
+  words.insert(words.end(),
+               {"--listen", "unix:" + path, "--announce", std::to_string(writer.get())});
+  const std::vector<char *> argv = pointers(words);
+  const pid_t self = ::getpid();
+  const pid_t child = ::fork();
+  if (child == 0) become_server(program, argv, writer.get(), self);
+  if (child < 0) {
+    error = fmt::format("The gdb server cannot be started: {}.", std::strerror(errno));
+    return std::nullopt;
+  }
+  writer.reset();
+  const std::string answer = first_line(reader.get());
+  if (!answer.empty() && answer[0] != '!') return path;
+  error = answer.empty() ? "The gdb server ended before it listened." : answer.substr(1);
+  return std::nullopt;
+}
+
+// --- gdb's index
+
+// gdb writes down what it has found in a program's symbols (14 MB for a kernel) and need not read
+// them again next time. Of each new build something is left there, so the oldest are removed.
+constexpr std::uintmax_t kMostIndexBytes = 256 << 20;
+
+void prune(const fs::path &folder) {
+  struct Index {
+    fs::path path;
+    fs::file_time_type time;
+    std::uintmax_t size;
+  };
+  std::vector<Index> all;
+  std::error_code error;
+  for (const auto &entry : fs::directory_iterator(folder, error)) {
+    if (entry.path().extension() != ".gdb-index") continue;
+    std::error_code gone;
+    const Index index{entry.path(), entry.last_write_time(gone), entry.file_size(gone)};
+    if (!gone) all.push_back(index);
+  }
+  std::sort(all.begin(), all.end(), [](const auto &a, const auto &b) { return a.time > b.time; });
+  std::uintmax_t bytes = 0;
+  for (const Index &index : all) {
+    bytes += index.size;
+    if (bytes > kMostIndexBytes) fs::remove(index.path, error);
+  }
+}
+
+// Empty: there is no place for it.
+std::string index_folder() {
+  const std::string cache = environment("XDG_CACHE_HOME"), home = environment("HOME");
+  if (cache.empty() && home.empty()) return "";
+  const fs::path folder =
+      (cache.empty() ? fs::path(home) / ".cache" : fs::path(cache)) / "cowbird" / "gdb";
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (::access(folder.c_str(), W_OK | X_OK) != 0) return "";
+  prune(folder);
+  return folder;
+}
+
+std::vector<std::string> gdb_words(const GdbArguments &arguments, const std::string &program,
+                                   const std::string &socket) {
+  // The program is the guest's own, so gdb need not compare it. A guest on a slow host gets more
+  // time than gdb's two seconds.
+  std::vector<std::string> words = {
+      "gdb", "-q", "-iex", "set remotetimeout 60", "-iex", "set exec-file-mismatch off"};
+  const std::string index = index_folder();
+  if (!index.empty()) {
+    words.insert(words.end(), {"-iex", "set index-cache directory " + index, "-iex",
+                               "set index-cache enabled on"});
+  }
+  const auto script = arguments.no_script ? std::nullopt : script_for(own_program());
+  if (script) words.insert(words.end(), {"-ex", "source " + *script});
+  words.insert(words.end(), {"-ex", "target extended-remote " + socket});
+  words.insert(words.end(), arguments.gdb_arguments.begin(), arguments.gdb_arguments.end());
+  if (!program.empty()) words.push_back(program);
+  return words;
 }
 
 }  // namespace
 
 int start_gdb(const GdbArguments &arguments, std::string &error) {
-  std::string program, server;
+  std::string program, server = own_program();
+  std::vector<std::string> what;
   if (arguments.core.empty()) {
     const auto root = instance_root(arguments.directory, error);
     const auto guest = root ? find_instance(*root, arguments.guest, error) : std::nullopt;
     if (!guest) return kExitHostError;
-    program = program_of(guest->pid);
     // The guest's own program knows the guest's own structures.
-    server = fmt::format("{} gdbserver --pid {} --stdio", shell_word(program), guest->pid);
+    program = server = program_of(guest->pid);
+    what = {"--pid", std::to_string(guest->pid)};
   } else {
     if (::access(arguments.core.c_str(), R_OK) != 0) {
       error =
@@ -68,20 +207,13 @@ int start_gdb(const GdbArguments &arguments, std::string &error) {
       return kExitHostError;
     }
     program = arguments.program;
-    server = fmt::format("{} gdbserver --core {} --stdio", shell_word(own_program()),
-                         shell_word(fs::absolute(arguments.core).string()));
-    if (!program.empty())
-      server += fmt::format(" --program {}", shell_word(fs::absolute(program).string()));
+    what = {"--core", fs::absolute(arguments.core).string()};
+    if (!program.empty()) what.insert(what.end(), {"--program", fs::absolute(program).string()});
   }
-  std::vector<std::string> words = {"gdb", "-q"};
-  const auto script = arguments.no_script ? std::nullopt : script_for(own_program());
-  if (script) words.insert(words.end(), {"-ex", "source " + *script});
-  words.insert(words.end(), {"-ex", "target extended-remote | " + server});
-  words.insert(words.end(), arguments.gdb_arguments.begin(), arguments.gdb_arguments.end());
-  if (!program.empty()) words.push_back(program);
-  std::vector<char *> argv;
-  for (std::string &word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
+  const auto socket = start_server(server, what, error);
+  if (!socket) return kExitHostError;
+  std::vector<std::string> words = gdb_words(arguments, program, *socket);
+  const std::vector<char *> argv = pointers(words);
   ::execvp("gdb", argv.data());
   error = errno == ENOENT ? "There is no gdb on this host: install the Debian package gdb."
                           : fmt::format("gdb cannot be started: {}.", std::strerror(errno));

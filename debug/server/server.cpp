@@ -30,6 +30,13 @@ constexpr auto kStreamTime = 10s;
 constexpr std::string_view kBusy =
     "This guest has a debugger already: another gdb is connected. Detach that one first.";
 
+// gdb's `target remote | command` gives the command a socket as its standard input and output.
+bool is_socket(int fd) {
+  int type = 0;
+  socklen_t size = sizeof(type);
+  return ::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0;
+}
+
 int milliseconds_until(std::chrono::steady_clock::time_point when) {
   const auto left =
       std::chrono::ceil<std::chrono::milliseconds>(when - std::chrono::steady_clock::now());
@@ -75,7 +82,7 @@ void Server::say(std::string_view words) const {
 }
 
 Server::End Server::run() {
-  if (address_.kind == ListenAddress::Kind::Stdio) begin(STDIN_FILENO, STDOUT_FILENO, false);
+  if (address_.kind == ListenAddress::Kind::Stdio) begin(STDIN_FILENO, STDOUT_FILENO);
   std::vector<pollfd> polls;
   for (;;) {
     if (wait(polls) < 0) return End::Failed;
@@ -134,7 +141,7 @@ void Server::accept_one() {
   if (!session_) {
     const int number = fd.get();
     connection_ = std::move(fd);
-    begin(number, number, true);
+    begin(number, number);
     return;
   }
   if (refused_.size() >= kMaxRefused) return;
@@ -143,10 +150,10 @@ void Server::accept_one() {
       {std::move(fd), PacketReader(Session::kPacketSize), false, Clock::now() + kRefusedTime});
 }
 
-void Server::begin(int input, int output, bool socket) {
+void Server::begin(int input, int output) {
   input_ = input;
   output_ = output;
-  is_socket_ = socket;
+  is_socket_ = is_socket(input) && is_socket(output);
   gone_ = false;
   pending_.clear();
   session_ = std::make_unique<Session>(

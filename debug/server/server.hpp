@@ -65,7 +65,7 @@ class Server {
   Server(ListenAddress address, Target &target, Options options, UniqueFd listener);
   int wait(std::vector<pollfd> &polls);
   void accept_one();
-  void begin(int input, int output, bool socket);
+  void begin(int input, int output);
   void drop();
   void read_input();
   void feed();

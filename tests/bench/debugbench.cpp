@@ -45,7 +45,12 @@ int main(int argc, char **argv) {
   puts("ready");
   fflush(stdout);
   for (;;) {
-    for (long i = 0; i < 10'000; ++i) work(i);
+    // A line for each, so that gdb's `next` gets on by one of them and not by the whole round.
+    volatile long i = 0;
+    do {
+      work(i);
+      i = i + 1;
+    } while (i < 10'000);
     round_done();
   }
 }

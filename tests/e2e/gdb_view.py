@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from harness import COWBIRD, LIMIT, Skip, alive, check, contains, cowbird, equal, main, test
 
@@ -62,6 +63,40 @@ def threads_have_names_and_states(scratch):
         for part in ('"cat/1"', '"sleep/', "sleeping in", "vcpu0 (host)"):
             contains(text, part, "info threads")
         check(alive(process.pid), "the guest runs on after gdb has gone")
+
+
+def servers_of(pid):
+    """The gdb servers that were started for this guest."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if b"gdbserver" in words and str(pid).encode() in words:
+            found.append(int(entry.name))
+    return found
+
+
+@test
+def the_server_ends_with_gdb(scratch):
+    need_gdb()
+    with guest(machine(scratch)) as process:
+        command = [str(COWBIRD), "gdb", "seen", "--", "-nx", "-q", "-ex", "set pagination off", "-ex", "info threads"]
+        debugger = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        text = b""
+        while b"vcpu0 (host)" not in text:
+            piece = os.read(debugger.stdout.fileno(), 4096)
+            check(piece, f"gdb ended: {text!r}")
+            text += piece
+        equal(len(servers_of(process.pid)), 1, "servers of the guest")
+        debugger.kill()
+        debugger.communicate()
+        deadline = time.monotonic() + LIMIT
+        while servers_of(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        equal(servers_of(process.pid), [], "servers after gdb was killed")
+        contains(gdb("monitor ps"), "cat", "the guest for the next gdb")
 
 
 @test
@@ -235,6 +270,9 @@ def a_cut_core_is_still_looked_at(scratch):
         check("Traceback" not in text and "internal" not in text, text[-2000:])
     result = cowbird("gdbserver", "--core", __file__, "--stdio")
     equal(result.returncode, 1, "exit status for a file that is no core")
+    contains(result.stderr, "is no ELF file", "the message")
+    result = cowbird("gdb", "--core", __file__)
+    check(result.returncode != 0, "exit status of `cowbird gdb` for a file that is no core")
     contains(result.stderr, "is no ELF file", "the message")
 
 
