@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -51,38 +50,26 @@ std::unique_ptr<Target> make_target(const cli::GdbServerArguments &arguments, st
   return core;
 }
 
-// Readable when the server shall end: at a signal, or when the guest's process has ended.
-class StopFd {
- public:
-  StopFd(pid_t guest, bool stdio) : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
-    sigset_t signals;
-    ::sigemptyset(&signals);
-    ::sigaddset(&signals, SIGTERM);
-    ::sigaddset(&signals, SIGHUP);
-    // gdb's ^C comes as a byte; the signal of the terminal that both share is not for us.
-    if (stdio) {
-      ::signal(SIGINT, SIG_IGN);
-    } else {
-      ::sigaddset(&signals, SIGINT);
-    }
-    ::sigprocmask(SIG_BLOCK, &signals, nullptr);
-    signals_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-    watch(signals_.get());
-    if (guest == 0) return;
-    guest_.reset(static_cast<int>(::syscall(SYS_pidfd_open, guest, 0)));
-    watch(guest_.get());
+// Readable when a signal asks the server to end.
+UniqueFd stop_signals(bool stdio) {
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  ::sigaddset(&signals, SIGTERM);
+  ::sigaddset(&signals, SIGHUP);
+  // gdb's ^C comes as a byte; the signal of the terminal that both share is not for us.
+  if (stdio) {
+    ::signal(SIGINT, SIG_IGN);
+  } else {
+    ::sigaddset(&signals, SIGINT);
   }
-  int get() const { return epoll_.get(); }
+  ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+  return UniqueFd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+}
 
- private:
-  void watch(int fd) {
-    if (fd < 0) return;
-    epoll_event event{};
-    event.events = EPOLLIN;
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
-  }
-  UniqueFd epoll_, signals_, guest_;
-};
+UniqueFd end_of(pid_t guest) {
+  if (guest == 0) return UniqueFd();
+  return UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, guest, 0)));
+}
 
 // Tells the kernel that has started us.
 void announce(int fd, const std::string &text) {
@@ -100,8 +87,10 @@ int serve(const cli::GdbServerArguments &arguments, std::string &error) {
   ::signal(SIGPIPE, SIG_IGN);
   const auto target = make_target(arguments, error);
   if (!target) return kFailed;
-  const StopFd stop(arguments.core.empty() ? arguments.pid : 0, stdio);
+  const UniqueFd stop = stop_signals(stdio);
+  const UniqueFd guest = end_of(arguments.core.empty() ? arguments.pid : 0);
   Server::Options options;
+  options.guest_fd = guest.get();
   options.stop_fd = stop.get();
   options.once = arguments.once || stdio;
   if (arguments.announce < 0 && !stdio) {

@@ -23,8 +23,9 @@ constexpr std::size_t kReadSize = 64 * 1024;
 constexpr std::size_t kFeedSize = 512;
 constexpr std::size_t kMaxRefused = 8;
 constexpr auto kRefusedTime = 5s;
-// gdb closes the connection when it hears of the guest's end; one that stays is cut after this.
-constexpr auto kGraceAfterEnd = 2s;
+// After the guest's end gdb may ask for this and that, and closes the connection at its own end. One
+// that stays is cut after this.
+constexpr auto kGraceAfterEnd = 60s;
 // A gdb that does not take what a monitor command prints is given up.
 constexpr auto kStreamTime = 10s;
 constexpr std::string_view kBusy =
@@ -73,8 +74,19 @@ Server::Server(ListenAddress address, Target &target, Options options, UniqueFd 
 
 Server::~Server() {
   session_.reset();
+  close_listener();
+}
+
+void Server::close_listener() {
   if (listener_.valid() && address_.kind == ListenAddress::Kind::Unix)
     ::unlink(address_.path.c_str());
+  listener_.reset();
+}
+
+// The next guest may listen there, while this one's gdb still looks at what it was told.
+void Server::guest_has_gone() {
+  close_listener();
+  if (end_by_ == Clock::time_point{}) end_by_ = Clock::now() + kGraceAfterEnd;
 }
 
 void Server::say(std::string_view words) const {
@@ -86,12 +98,18 @@ Server::End Server::run() {
   std::vector<pollfd> polls;
   for (;;) {
     if (wait(polls) < 0) return End::Failed;
-    enum : std::size_t { kStop, kListen, kTarget, kIn, kOut, kFirstRefused };
+    enum : std::size_t { kStop, kGuest, kListen, kTarget, kIn, kOut, kFirstRefused };
     const auto ready = [&](std::size_t i) { return polls[i].revents != 0; };
     if (ready(kStop)) {
       drop();
       return End::Stopped;
     }
+    if (ready(kGuest)) {
+      guest_gone_ = true;
+      guest_has_gone();
+      if (session_) session_->target_event();
+    }
+    if (guest_gone_ && !session_) return End::GuestEnded;
     for (std::size_t i = 0; i < refused_.size(); ++i)
       if (!serve_refused(refused_[i], ready(kFirstRefused + i))) refused_[i].fd.reset();
     std::erase_if(refused_, [](const Refused &r) { return !r.fd.valid(); });
@@ -101,8 +119,8 @@ Server::End Server::run() {
     if (session_ && !send_some(session_->output())) gone_ = true;
     if (ready(kListen)) accept_one();
     if (!session_) continue;
-    const bool ended = session_->guest_has_ended();
-    if (ended && end_by_ == Clock::time_point{}) end_by_ = Clock::now() + kGraceAfterEnd;
+    const bool ended = guest_gone_ || session_->guest_has_ended();
+    if (ended) guest_has_gone();
     const bool said_all = session_->output().empty() && pending_.empty();
     if (gone_ || (session_->is_finished() && said_all) || (ended && Clock::now() >= end_by_)) {
       drop();
@@ -117,6 +135,7 @@ int Server::wait(std::vector<pollfd> &polls) {
   const bool room = session_ && session_->output().size() < Session::kMuchOutput;
   const auto add = [&](int fd, short events) { polls.push_back({fd, events, 0}); };
   add(options_.stop_fd, POLLIN);
+  add(guest_gone_ ? -1 : options_.guest_fd, POLLIN);
   add(listener_.get(), POLLIN);
   add(session_ && session_->is_attached() ? target_.event_fd() : -1, POLLIN);
   add(room && pending_.empty() ? input_ : -1, POLLIN);

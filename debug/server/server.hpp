@@ -29,8 +29,11 @@ class Server {
     // Sentences for the person who started the server, without newline.
     std::function<void(std::string_view)> say{};
     Session::Trace trace{};
-    // Ends run() when it is readable: a pidfd of the guest, a signalfd. -1: none. Not owned.
+    // Ends run() when it is readable: a signalfd. -1: none. Not owned.
     int stop_fd = -1;
+    // A pidfd of the guest; -1: none. Not owned. When it is readable run() ends, or, with a gdb,
+    // when that has heard of it and closed the connection.
+    int guest_fd = -1;
     // Ends after the first gdb. Always so with stdio.
     bool once = false;
   };
@@ -64,6 +67,8 @@ class Server {
   };
   Server(ListenAddress address, Target &target, Options options, UniqueFd listener);
   int wait(std::vector<pollfd> &polls);
+  void guest_has_gone();
+  void close_listener();
   void accept_one();
   void begin(int input, int output);
   void drop();
@@ -87,6 +92,7 @@ class Server {
   bool gone_ = false;    // gdb has closed, or an error says so
   std::string pending_;  // read, not yet given to the session
   std::vector<Refused> refused_;
+  bool guest_gone_ = false;     // guest_fd said so
   Clock::time_point end_by_{};  // after the guest's end
 };
 

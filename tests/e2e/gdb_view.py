@@ -100,6 +100,39 @@ def the_server_ends_with_gdb(scratch):
 
 
 @test
+def the_guest_ends_before_gdb(scratch):
+    """gdb is told of the end and finds somebody to talk to afterwards."""
+    need_gdb()
+    socket, words = scratch / "gdb", scratch / "words"
+    os.mkfifo(words)
+    keyboard = os.open(words, os.O_RDWR)
+    process = subprocess.Popen([str(COWBIRD), "run", "--", "/bin/sh", "-c", "echo up; read word; exit 7"],
+                               stdin=keyboard, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    contains(process.stdout.readline().decode(), "up", "what the guest says")
+    server = subprocess.Popen([str(COWBIRD), "gdbserver", str(process.pid), "--listen", f"unix:{socket}"],
+                              stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        contains(server.stderr.readline().decode(), "listening on", "what the server says")
+        given = ["gdb", "-batch", "-nx", "-iex", "set sysroot /", "-iex", "set remotetimeout 60", str(COWBIRD)]
+        for command in (f"target extended-remote {socket}", f"shell echo > {words}", "continue", "shell sleep 3", "monitor help", "info threads"):
+            given += ["-ex", command]
+        result = subprocess.run(given, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, timeout=LIMIT, check=False)
+        text = result.stdout.decode("utf-8", "replace")
+        contains(text, "exited with code 07", "what gdb prints")
+        for word in ("Remote communication error", "Remote connection closed", "Broken pipe"):
+            check(word not in text, text)
+        equal(process.wait(LIMIT), 7, "the guest's exit status")
+        equal(server.wait(LIMIT), 0, "the server's exit status")
+        check(not socket.exists(), "the socket has gone")
+    finally:
+        for one in (process, server):
+            one.kill()
+            one.communicate()
+        os.close(keyboard)
+
+
+@test
 def stacks_lead_from_the_switch_to_the_system_call(scratch):
     with guest(machine(scratch)):
         text = gdb("thread apply all bt")
