@@ -23,8 +23,8 @@ constexpr std::size_t kReadSize = 64 * 1024;
 constexpr std::size_t kFeedSize = 512;
 constexpr std::size_t kMaxRefused = 8;
 constexpr auto kRefusedTime = 5s;
-// After the guest's end gdb may ask for this and that, and closes the connection at its own end. One
-// that stays is cut after this.
+// After the guest's end gdb may ask for this and that, and closes the connection at its own end.
+// One that stays is cut after this.
 constexpr auto kGraceAfterEnd = 60s;
 // A gdb that does not take what a monitor command prints is given up.
 constexpr auto kStreamTime = 10s;
