@@ -55,7 +55,10 @@ void Session::receive(std::string_view bytes) {
       }
       case PacketReader::Event::Interrupt:
         if (trace_) trace_('<', "\x03");
-        if (attached_ && (awaiting_stop_ || non_stop_)) interrupt({kAll, kAll});
+        if (attached_ && (awaiting_stop_ || non_stop_))
+          interrupt({kAll, kAll});
+        else
+          early_interrupt_ = true;
         break;
       case PacketReader::Event::Nack:
         if (acks_) output_ += last_packet_;
@@ -81,6 +84,8 @@ void Session::handle_packet(std::string_view packet) {
     finished_ = true;
     return;
   }
+  // A ^C at gdb's terminal may overtake the packet that resumes.
+  const bool early = std::exchange(early_interrupt_, false);
   const auto *command = Command::find(packet);
   if (command == nullptr) {
     reply("");
@@ -90,6 +95,7 @@ void Session::handle_packet(std::string_view packet) {
     reply_error(Errno::Busy);
   } else {
     run_command(*command, packet);
+    if (early && awaiting_stop_) interrupt({kAll, kAll});
   }
 }
 

@@ -191,6 +191,7 @@ class Session {
 
   // Stops. All-stop: the stop reply that the last resuming packet waits for.
   bool awaiting_stop_ = false;
+  bool early_interrupt_ = false;      // 0x03 was the last that came, and nothing ran
   const Command *command_ = nullptr;  // the one that is being answered
   std::optional<StopEvent> last_stop_;
   // Non-stop: stops that gdb has not acknowledged; the first one has been sent.

@@ -304,7 +304,8 @@ TEST_CASE("words come before the stop") {
 
 TEST_CASE("an interrupt ends what runs, and only that") {
   Gdb gdb;
-  gdb.session->receive("\x03\x03");
+  gdb.session->receive("\x03\x03");  // late: gdb has heard of a stop and goes on to other things
+  CHECK(gdb.ask("qC") == "QC" + kernel_thread(1));
   gdb.answers.clear();
   gdb.session->receive(packet("vCont;c"));
   gdb.session->target_event();
@@ -312,6 +313,16 @@ TEST_CASE("an interrupt ends what runs, and only that") {
   CHECK(gdb.ask("g") == "E10");  // it runs
   gdb.answers.clear();
   gdb.session->receive("\x03");
+  gdb.session->target_event();
+  REQUIRE(gdb.answers.size() == 1);
+  CHECK(gdb.answers[0].starts_with("T02thread:"));
+}
+
+TEST_CASE("an interrupt that overtakes what resumes") {
+  Gdb gdb;
+  gdb.session->receive("\x03");
+  gdb.answers.clear();
+  gdb.session->receive(packet("vCont;c"));
   gdb.session->target_event();
   REQUIRE(gdb.answers.size() == 1);
   CHECK(gdb.answers[0].starts_with("T02thread:"));
