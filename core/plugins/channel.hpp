@@ -31,6 +31,7 @@ class Channel {
     HangUp = 1u << 2,     // the peer has gone
     Connected = 1u << 3,  // a peer has come (again)
     Window = 1u << 4,     // window_size() would answer something new
+    Break = 1u << 5,      // the peer has sent a break, behind what read() gave until it said Again
   };
   using Listener = std::function<void(std::uint32_t events)>;
 
@@ -55,6 +56,8 @@ class Channel {
   virtual Result<void> set_window_size(const WindowSize &size) = 0;
   // A host terminal passes bytes through untouched (the state after open) or as it was before.
   virtual Result<void> set_raw(bool raw) = 0;
+  // The break condition towards the peer begins or ends. NotTty when the channel has none.
+  virtual Result<void> set_break(bool on) = 0;
   // One line for people: what it is now.
   virtual std::string describe() = 0;
 };

@@ -17,9 +17,9 @@ static_assert(Channel::Readable == COWBIRD_CHANNEL_READABLE &&
               Channel::Writable == COWBIRD_CHANNEL_WRITABLE &&
               Channel::HangUp == COWBIRD_CHANNEL_HANGUP &&
               Channel::Connected == COWBIRD_CHANNEL_CONNECTED &&
-              Channel::Window == COWBIRD_CHANNEL_WINDOW);
-constexpr std::uint32_t kKnownEvents =
-    Channel::Readable | Channel::Writable | Channel::HangUp | Channel::Connected | Channel::Window;
+              Channel::Window == COWBIRD_CHANNEL_WINDOW && Channel::Break == COWBIRD_CHANNEL_BREAK);
+constexpr std::uint32_t kKnownEvents = Channel::Readable | Channel::Writable | Channel::HangUp |
+                                       Channel::Connected | Channel::Window | Channel::Break;
 
 class PluginChannel final : public Channel, private DeviceClient {
  public:
@@ -99,6 +99,11 @@ class PluginChannel final : public Channel, private DeviceClient {
   Result<void> set_raw(bool raw) override {
     if (!ops_.set_raw) return {};
     return status(ops_.set_raw(self_, raw ? 1 : 0));
+  }
+
+  Result<void> set_break(bool on) override {
+    if (!open_ || !ops_.set_break) return Err(Errno::NotTty);
+    return status(ops_.set_break(self_, on ? 1 : 0));
   }
 
   std::string describe() override {

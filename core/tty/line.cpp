@@ -82,6 +82,11 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
     closing_.arm(clock::monotonic_ns() + kHangupGraceNs);
   }
   bool hangs_up_with_session() const override { return true; }
+  Result<void> set_break(bool on) override {
+    Channel *const channel = writer();
+    if (!channel) return Err(Errno::NotTty);
+    return channel->set_break(on);
+  }
 
   std::size_t write(std::span<const std::byte> bytes) override {
     Channel *const channel = writer();
@@ -131,6 +136,7 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
   void on_events(Channel &from, std::uint32_t events) {
     if (events & Channel::Connected) ended_ = false;
     if (events & (Channel::Window | Channel::Connected)) update_window();
+    if (&from == reader() && (events & Channel::Break)) tty_input_break(*tty_);
     if (&from == reader() && (events & (Channel::Readable | Channel::Connected))) pump_input();
     if (&from == writer() && (events & (Channel::Writable | Channel::Connected))) {
       tty_port_writable(*tty_);

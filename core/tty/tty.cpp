@@ -330,6 +330,7 @@ void tty_input(Tty &tty, std::span<const std::byte> bytes) {
   }
 }
 
+void tty_input_break(Tty &tty) { tty.ldisc.receive_break(); }
 std::size_t tty_input_room(const Tty &tty) { return tty.ldisc.input_room(); }
 void tty_port_writable(Tty &tty) { tty.output_ready(); }
 void tty_hangup(Tty &tty) { tty.hangup(Tty::Hangup::ByPort); }

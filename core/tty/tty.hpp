@@ -37,6 +37,8 @@ class TtyPort {
   virtual void drained() {}
   // The guest stopped (or goes on) reading: its input buffer is full.
   virtual void throttle(bool /*on*/) {}
+  // The break condition towards the other side begins or ends. NotTty: it knows none.
+  virtual Result<void> set_break(bool /*on*/) { return Err(Errno::NotTty); }
   // The end of the session that has it as its controlling terminal hangs it up: so do lines, while
   // a pty is its master's.
   virtual bool hangs_up_with_session() const { return false; }
@@ -52,6 +54,8 @@ Ref<Tty> make_tty(std::string name, DeviceNumber number, TtyPort &port);
 void tty_input(Tty &tty,
                std::span<const std::byte>
                    bytes);  // bytes that arrived; what does not fit is dropped after throttle
+// A break arrived: what the terminal's modes say (IGNBRK, BRKINT, PARMRK of termios(3)).
+void tty_input_break(Tty &tty);
 std::size_t tty_input_room(const Tty &tty);
 void tty_port_writable(Tty &tty);
 // SIGHUP to the session's leader, EOF to readers, EIO to writers. The foreground group gets its

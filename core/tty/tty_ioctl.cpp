@@ -3,6 +3,7 @@
 
 #include "mm/user_access.hpp"
 #include "sched/clock.hpp"
+#include "sched/wait.hpp"
 #include "tty/tty_impl.hpp"
 
 namespace cowbird {
@@ -215,6 +216,38 @@ Result<std::int64_t> termios_ioctl(Tty &tty, Task &task, std::uint32_t command,
   }
 }
 
+// A break of tcsendbreak(3). Where the other side knows none there is nothing to do, as Linux's
+// drivers have it.
+Result<std::int64_t> send_break(Tty &tty, std::int64_t duration_ns) {
+  if (!tty.port.set_break(true)) return std::int64_t{0};
+  const auto slept =
+      sleep_until(clock::monotonic_ns() + duration_ns, SleepMode::Interruptible, "tty_break");
+  TRY(tty.port.set_break(false));
+  if (!slept && !slept.is(Errno::TimedOut)) return Err(slept.error());
+  return std::int64_t{0};
+}
+
+Result<std::int64_t> break_ioctl(Tty &tty, Task &task, std::uint32_t command,
+                                 std::uint64_t argument) {
+  constexpr std::int64_t kBreakNs = 250'000'000, kUnitNs = 100'000'000;
+  TRY(check_background(tty, task, kSigTtou));
+  if (command != kTIOCCBRK) TRY(wait_drained(tty));
+  switch (command) {
+    case kTIOCSBRK:
+    case kTIOCCBRK:
+      TRY(tty.port.set_break(command == kTIOCSBRK));
+      return std::int64_t{0};
+    case kTCSBRK:
+      if (argument != 0) return std::int64_t{0};  // tcdrain(3)
+      return send_break(tty, kBreakNs);
+    default:
+      return send_break(
+          tty, argument == 0
+                   ? kBreakNs
+                   : static_cast<std::int64_t>(std::min(argument, std::uint64_t{600})) * kUnitNs);
+  }
+}
+
 // The session and job control ioctls.
 Result<std::int64_t> session_ioctl(Tty &tty, Task &task, std::uint32_t command,
                                    std::uint64_t argument) {
@@ -262,11 +295,9 @@ Result<std::int64_t> tty_ioctl(Tty &tty, Task &task, std::uint32_t command,
       return flow(tty, argument);
     case kTCSBRK:
     case kTCSBRKP:
-      // A channel has no break condition to send: what is left is to wait for the output, as
-      // tcdrain(3).
-      TRY(check_background(tty, task, kSigTtou));
-      TRY(wait_drained(tty));
-      return std::int64_t{0};
+    case kTIOCSBRK:
+    case kTIOCCBRK:
+      return break_ioctl(tty, task, command, argument);
     case kTIOCOUTQ:
       return put_int(argument, static_cast<std::int64_t>(tty.ldisc.queued_output()));
     case kTIOCINQ:

@@ -8,7 +8,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size) {
   channels::TelnetCodec codec;
-  std::string plain, wire;
+  channels::Received plain;
+  std::string wire;
   codec.start(wire);
   auto bytes = std::as_bytes(std::span(data, size));
   std::size_t total = 0;
@@ -24,7 +25,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size
       (void)codec.take_window_change();
       continue;
     }
-    if (plain.size() > total) __builtin_trap();
+    if (plain.bytes.size() + plain.breaks.size() > total) __builtin_trap();
+    for (std::size_t before = 0; const std::size_t place : plain.breaks) {
+      if (place < std::exchange(before, place) || place > plain.bytes.size()) __builtin_trap();
+    }
     // What the guest answers with, all bytes among it.
     codec.encode(piece, wire);
     if (codec.take_window_change() && !codec.window()) __builtin_trap();

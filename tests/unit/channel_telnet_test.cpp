@@ -14,7 +14,8 @@ std::span<const std::byte> bytes(const std::string &text) {
 
 struct Fixture {
   channels::TelnetCodec codec;
-  std::string plain, wire;
+  channels::Received plain;
+  std::string wire;
 
   Fixture() {
     codec.start(wire);
@@ -22,9 +23,9 @@ struct Fixture {
   }
   // What the guest gets for what the client sends.
   std::string received(const std::string &text) {
-    plain.clear();
+    plain = {};
     good = codec.decode(bytes(text), plain, wire);
-    return plain;
+    return plain.bytes;
   }
   std::string sent(const std::string &text) {
     wire.clear();
@@ -59,12 +60,26 @@ TEST_CASE_METHOD(Fixture,
 }
 
 TEST_CASE_METHOD(Fixture, "telnet: commands are keys") {
-  CHECK(received("\xff\xf3\xff\xf4\xff\xec\xff\xed\xff\xee\xff\xf7\xff\xf8\xff\xf1\xff\xf9") ==
-        "\0\x03\x04\x1a\x1c\x7f\x15"s);
+  CHECK(received("\xff\xf4\xff\xec\xff\xed\xff\xee\xff\xf7\xff\xf8\xff\xf1\xff\xf9") ==
+        "\x03\x04\x1a\x1c\x7f\x15");
   CHECK(wire.empty());
   CHECK(received("\xff\xf6").empty());
   CHECK(wire == "\r\n[here]\r\n");
   CHECK(received("\xff\xff") == "\xff");
+}
+
+TEST_CASE_METHOD(Fixture, "telnet: a break is no byte, and has its place among them") {
+  CHECK(received("\xff\xf3"
+                 "ab\xff\xf3\xff\xf3"
+                 "c\xff\xf3") == "abc");
+  CHECK(plain.breaks == std::vector<std::size_t>{0, 2, 2, 3});
+  wire.clear();
+  CHECK(codec.encode_break(wire));
+  CHECK(wire == "\xff\xf3");
+  codec.start(wire);
+  wire.clear();
+  CHECK_FALSE(codec.encode_break(wire));  // it may be nc
+  CHECK(wire.empty());
 }
 
 TEST_CASE_METHOD(Fixture, "telnet: window sizes come whole or not at all") {
@@ -98,16 +113,16 @@ TEST_CASE_METHOD(Fixture, "telnet: options that were not asked for are refused, 
 TEST_CASE_METHOD(Fixture, "telnet: a client that compresses without being asked has to go") {
   received("\xff\xfa\x56\xff\xf0\x78\x9c\x4b\x4c\x04\x00");
   CHECK_FALSE(good);
-  CHECK(plain.empty());
+  CHECK(plain.bytes.empty());
 }
 
 TEST_CASE_METHOD(Fixture, "telnet: a suboption without end fills no memory and ends nothing") {
   received("\xff\xfa\x1f");
   for (int i = 0; i < 1000; ++i) received(std::string(1000, 'x'));
-  CHECK(plain.size() <= 1000);
+  CHECK(plain.bytes.size() <= 1000);
   received("\xff\xf0");
   received("after");
-  CHECK(plain == "after");
+  CHECK(plain.bytes == "after");
 }
 
 TEST_CASE("backlog: the last bytes, from the beginning of a line") {

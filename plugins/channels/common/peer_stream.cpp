@@ -39,7 +39,7 @@ void PeerStream::connect(int fd, Codec *codec) {
   fd_ = fd;
   codec_ = codec;
   ended_ = broken_ = false;
-  decoded_.clear();
+  decoded_ = {};
   unsent_.clear();
   const std::string waiting = backlog_.take();
   if (codec_) {
@@ -60,7 +60,7 @@ void PeerStream::stop() noexcept {
   fd_ = -1;
   ended_ = false;
   backlog_.clear();
-  decoded_.clear();
+  decoded_ = {};
   unsent_.clear();
 }
 
@@ -116,9 +116,18 @@ std::int64_t PeerStream::read(std::span<std::byte> buffer) {
 }
 
 std::int64_t PeerStream::take_decoded(std::span<std::byte> buffer) {
-  const std::size_t n = std::min(buffer.size(), decoded_.size());
-  std::memcpy(buffer.data(), decoded_.data(), n);
-  decoded_.erase(0, n);
+  auto &[bytes, breaks] = decoded_;
+  if (!breaks.empty() && breaks.front() == 0) {
+    // Told by a notice, which needs a read that ends here; what follows is read after it.
+    breaks.erase(breaks.begin());
+    notify(COWBIRD_CHANNEL_BREAK | COWBIRD_CHANNEL_READABLE);
+    return -EAGAIN;
+  }
+  const std::size_t end = breaks.empty() ? bytes.size() : breaks.front();
+  const std::size_t n = std::min(buffer.size(), end);
+  std::memcpy(buffer.data(), bytes.data(), n);
+  bytes.erase(0, n);
+  for (std::size_t &place : breaks) place -= n;
   return static_cast<std::int64_t>(n);
 }
 
@@ -136,6 +145,14 @@ std::int64_t PeerStream::read_decoded(std::span<std::byte> buffer) {
     if (!flush() && owe(COWBIRD_WATCH_WRITABLE) != -EAGAIN) return -EIO;
   }
   return take_decoded(buffer);
+}
+
+int PeerStream::send_break() {
+  if (fd_ < 0 || !codec_ || unsent_.size() > kMaxUnsent || !codec_->encode_break(unsent_)) {
+    return -ENOTTY;
+  }
+  if (!flush() && owe(COWBIRD_WATCH_WRITABLE) != -EAGAIN) return -EIO;
+  return 0;
 }
 
 std::int64_t PeerStream::write(std::span<const std::byte> data) {

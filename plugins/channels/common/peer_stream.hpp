@@ -10,11 +10,20 @@
 
 #include <cowbird/channel.hpp>
 #include <functional>
+#include <vector>
 
 #include "common/backlog.hpp"
 #include "common/readiness.hpp"
 
 namespace channels {
+
+// What a peer has sent, in the guest's form.
+struct Received {
+  std::string bytes;
+  std::vector<std::size_t> breaks;  // how many of the bytes were before each break of the line
+
+  bool empty() const { return bytes.empty() && breaks.empty(); }
+};
 
 // What lies between the guest's bytes and those on the wire. Each function appends.
 class Codec {
@@ -24,9 +33,10 @@ class Codec {
   virtual void start(std::string &wire) = 0;
   // Bytes from the peer; answers to it go to `wire`. False: the peer breaks the protocol and has to
   // go.
-  virtual bool decode(std::span<const std::byte> received, std::string &plain,
-                      std::string &wire) = 0;
+  virtual bool decode(std::span<const std::byte> received, Received &plain, std::string &wire) = 0;
   virtual void encode(std::span<const std::byte> plain, std::string &wire) = 0;
+  // A break for the peer; false: it knows none.
+  virtual bool encode_break(std::string &) { return false; }
 };
 
 class PeerStream {
@@ -45,6 +55,8 @@ class PeerStream {
   // As cowbird_channel_ops.
   std::int64_t read(std::span<std::byte> buffer);
   std::int64_t write(std::span<const std::byte> data);
+  // Sends a break through the codec; -ENOTTY without one that can.
+  int send_break();
 
  private:
   static constexpr std::size_t kChunk = 4096;
@@ -67,8 +79,8 @@ class PeerStream {
   bool ended_ = false;   // a peer has gone and no other has come
   bool broken_ = false;  // the peer takes nothing any more; reads will find the end
   Backlog backlog_;
-  std::string decoded_;  // from the peer, not read yet
-  std::string unsent_;   // for the peer, in the wire's form
+  Received decoded_;    // from the peer, not read yet
+  std::string unsent_;  // for the peer, in the wire's form
 };
 
 }  // namespace channels

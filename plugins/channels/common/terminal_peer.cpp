@@ -1,6 +1,7 @@
 #include "common/terminal_peer.hpp"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 
 namespace channels {
 
@@ -48,6 +49,11 @@ std::int64_t TerminalPeer::read(std::span<std::byte> buffer) {
 
 int TerminalPeer::set_window(const cowbird_window &window) {
   return fd_ ? window_.set(window) : -ENOTTY;
+}
+
+int TerminalPeer::set_break(bool on) {
+  if (!fd_) return -ENOTTY;
+  return ioctl(fd_.get(), on ? TIOCSBRK : TIOCCBRK) == 0 ? 0 : -errno;
 }
 
 }  // namespace channels

@@ -26,6 +26,8 @@ class TerminalPeer {
   // The terminal says that its size has changed.
   void window_changed() { window_.check(); }
   int set_raw(bool raw) { return terminal_.set_raw(raw); }
+  // -ENOTTY: the terminal is no serial line.
+  int set_break(bool on);
   // Async-signal-safe.
   void restore() noexcept { terminal_.restore(); }
 

@@ -83,8 +83,7 @@ void TelnetCodec::start(std::string &wire) {
   telnet_negotiate(telnet_, TELNET_DO, TELNET_TELOPT_BINARY);
 }
 
-bool TelnetCodec::decode(std::span<const std::byte> received, std::string &plain,
-                         std::string &wire) {
+bool TelnetCodec::decode(std::span<const std::byte> received, Received &plain, std::string &wire) {
   plain_ = &plain;
   wire_ = &wire;
   telnet_recv(telnet_, reinterpret_cast<const char *>(received.data()), received.size());
@@ -96,34 +95,33 @@ void TelnetCodec::on_data(std::span<const char> data) {
   if (failed_) return;
   if (sends_binary_) {
     after_cr_in_ = false;
-    plain_->append(data.data(), data.size());
+    plain_->bytes.append(data.data(), data.size());
     return;
   }
   for (const char c : data) {
     const bool completes = after_cr_in_ && (c == '\n' || c == '\0');
     after_cr_in_ = c == '\r';
-    if (!completes) plain_->push_back(c);
+    if (!completes) plain_->bytes.push_back(c);
   }
 }
 
-// Commands become the keys that do the same on a terminal with the usual modes.
+// Commands become the keys that do the same on a terminal with the usual modes, and a break is one.
 void TelnetCodec::on_command(unsigned char command) {
   switch (command) {
     case TELNET_BREAK:
-      // A break on a serial line reads as a NUL byte (termios(3), without IGNBRK and BRKINT).
-      return plain_->push_back('\0');
+      return plain_->breaks.push_back(plain_->bytes.size());
     case TELNET_IP:
-      return plain_->push_back(kInterrupt);
+      return plain_->bytes.push_back(kInterrupt);
     case TELNET_EOF:
-      return plain_->push_back(kEndOfFile);
+      return plain_->bytes.push_back(kEndOfFile);
     case TELNET_SUSP:
-      return plain_->push_back(kSuspend);
+      return plain_->bytes.push_back(kSuspend);
     case TELNET_ABORT:
-      return plain_->push_back(kQuit);
+      return plain_->bytes.push_back(kQuit);
     case TELNET_EC:
-      return plain_->push_back(kErase);
+      return plain_->bytes.push_back(kErase);
     case TELNET_EL:
-      return plain_->push_back(kKillLine);
+      return plain_->bytes.push_back(kKillLine);
     case TELNET_AYT:
       wire_->append("\r\n[here]\r\n");
       return;
@@ -154,6 +152,13 @@ void TelnetCodec::encode(std::span<const std::byte> plain, std::string &wire) {
     wire.push_back(c);
     if (c == kIac) wire.push_back(kIac);
   }
+}
+
+bool TelnetCodec::encode_break(std::string &wire) {
+  if (!speaks_telnet_) return false;
+  wire.push_back(static_cast<char>(TELNET_IAC));
+  wire.push_back(static_cast<char>(TELNET_BREAK));
+  return true;
 }
 
 }  // namespace channels

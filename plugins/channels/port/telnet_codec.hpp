@@ -28,8 +28,10 @@ class TelnetCodec final : public Codec {
 
   // As in Codec. May throw std::bad_alloc.
   void start(std::string &wire) override;
-  bool decode(std::span<const std::byte> received, std::string &plain, std::string &wire) override;
+  bool decode(std::span<const std::byte> received, Received &plain, std::string &wire) override;
   void encode(std::span<const std::byte> plain, std::string &wire) override;
+  // To a client that has shown that it speaks telnet.
+  bool encode_break(std::string &wire) override;
 
   // What the client said last; nullopt: nothing.
   std::optional<cowbird_window> window() const { return window_; }
@@ -43,7 +45,7 @@ class TelnetCodec final : public Codec {
   void on_window(std::span<const char> data);
 
   telnet_t *telnet_ = nullptr;
-  std::string *plain_ = nullptr;  // where events put their bytes while a function runs
+  Received *plain_ = nullptr;  // where events put their bytes while a function runs
   std::string *wire_ = nullptr;
   bool speaks_telnet_ = false;  // the client has sent a command
   bool sends_binary_ = false;

@@ -34,6 +34,8 @@ extern "C" {
 #define COWBIRD_CHANNEL_HANGUP (1u << 2)
 #define COWBIRD_CHANNEL_CONNECTED (1u << 3) /* a peer has come (again) */
 #define COWBIRD_CHANNEL_WINDOW (1u << 4)    /* get_window would answer something new */
+/* The peer has sent a break. Its place among the bytes is where the last read answered -EAGAIN. */
+#define COWBIRD_CHANNEL_BREAK (1u << 5)
 
 struct cowbird_window {
   uint16_t rows, columns;       /* in characters; 0: not known */
@@ -79,6 +81,9 @@ struct cowbird_channel_ops {
    * thread, even in the middle of another function of this channel, and only async-signal-safe
    * functions may be used. May be called more than once; `close` may still follow. */
   void (*emergency_restore)(void *self);
+  /* May be null: -ENOTTY, the peer knows no break. on != 0: the line's break condition begins,
+   * which a serial line shows as long as it lasts and telnet as one command; on == 0: it ends. */
+  int (*set_break)(void *self, int on);
 };
 
 #ifdef __cplusplus

@@ -29,6 +29,7 @@ class Channel {
   virtual std::optional<cowbird_window> window() { return std::nullopt; }
   virtual int set_window(const cowbird_window &) { return -ENOTTY; }
   virtual int set_raw(bool) { return 0; }
+  virtual int set_break(bool) { return -ENOTTY; }
   virtual std::string describe() = 0;
   // Only async-signal-safe calls.
   virtual void emergency_restore() noexcept {}
@@ -76,6 +77,9 @@ struct ChannelTable {
   static int set_raw(void *self, int raw) noexcept {
     return Self::call(self, [&](Derived &c) -> int { return c.set_raw(raw != 0); });
   }
+  static int set_break(void *self, int on) noexcept {
+    return Self::call(self, [&](Derived &c) -> int { return c.set_break(on != 0); });
+  }
   static void emergency_restore(void *self) noexcept { Self::of(self).object.emergency_restore(); }
 
   static constexpr cowbird_channel_ops ops = {
@@ -91,6 +95,7 @@ struct ChannelTable {
       .set_raw = &set_raw,
       .describe = &Self::describe,
       .emergency_restore = &emergency_restore,
+      .set_break = &set_break,
   };
 };
 
