@@ -12,7 +12,6 @@
 #include "boot/backtrace.hpp"
 #include "devices/device_registry.hpp"
 #include "fs/procfs.hpp"
-#include "mconsole/watchdog.hpp"
 #include "proc/sysrq.hpp"
 #include "proc/task.hpp"
 #include "sched/freeze.hpp"
@@ -115,18 +114,13 @@ Answer proc_command(const std::string &name) {
 
 void end_guest(RebootAction action, const Responder &responder) {
   responder.answer(Answer::done());
-  // The shutdown needs the guest's threads.
-  [[maybe_unused]] const auto released = freeze::release(freeze::Holder::Operator);
   [[maybe_unused]] const auto asked = request_reboot(action);
 }
 
 // The keys that sleep. The one that ends the guest does not return, so it is answered before.
 void slow_sysrq(char key, const Responder &responder) {
   if (!sysrq_allowed(key)) return responder.answer(sysrq_command(key));
-  if (key == 'o') {
-    responder.answer(Answer::done("sysrq: Power Off\n"));
-    [[maybe_unused]] const auto released = freeze::release(freeze::Holder::Operator);
-  }
+  if (key == 'o') responder.answer(Answer::done("sysrq: Power Off\n"));
   std::string output;
   const auto done = handle_sysrq(key, &output);
   if (key == 'o') return;
@@ -139,11 +133,9 @@ void slow_sysrq(char key, const Responder &responder) {
 
 Answer stop_command() {
   const auto held = freeze::hold(freeze::Holder::Operator);
-  if (held) {
-    watchdog_pause(true);
-    return Answer::done("stopped");
-  }
+  if (held) return Answer::done("stopped");
   if (held.is(Errno::Exist)) return Answer::error("Already stopped");
+  if (held.is(Errno::Canceled)) return Answer::error("The guest is ending");
   return Answer::error(std::string(errno_text(held.error())));
 }
 
@@ -162,8 +154,8 @@ Answer quick_command(const CommandLine &line, bool &sleeps) {
   switch (line.command) {
     case Command::Go:
       if (!freeze::release(freeze::Holder::Operator)) return Answer::error("Not stopped");
-      watchdog_pause(false);
-      return Answer::done();
+      if (!freeze::frozen()) return Answer::done();
+      return Answer::done("a debugger still holds the guest");
     case Command::Devices:
       return devices_command();
     case Command::Stack:

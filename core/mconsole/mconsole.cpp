@@ -41,6 +41,8 @@ struct Console {
   // Big kernel lock: what the kernel thread has to do.
   std::deque<Job> jobs;
   WaitQueue wait;
+  // The server's thread: what the kernel thread has been asked and has not answered, and when.
+  std::deque<std::pair<Responder, std::chrono::steady_clock::time_point>> asked;
   // The server's thread: the host name as it was when last seen.
   std::string node = "(none)";
 };
@@ -140,17 +142,48 @@ void stop_guest(const Responder &responder) {
   responder.answer(answer);
 }
 
-// Sends a request to the kernel thread.
-void queue(const CommandLine &line, const Responder &responder) {
+bool guest_stands_still() {
+  if (!big_kernel_lock.try_lock()) return false;
+  const bool frozen = freeze::frozen();
+  big_kernel_lock.unlock();
+  return frozen;
+}
+
+// Tells those whose requests wait for threads that stand still.
+int tell_held_up() {
+  constexpr int kLookMs = 100;
+  auto &asked = console->asked;
+  std::erase_if(asked, [](const auto &request) { return request.first.answered(); });
+  if (asked.empty()) return -1;
+  const auto now = std::chrono::steady_clock::now();
+  for (const auto &[responder, since] : asked) {
+    if (now - since < console->options.held_up || !guest_stands_still()) continue;
+    responder.answer(
+        Answer::error("The guest stands still, and this needs what one of its threads holds. It "
+                      "will be done when the guest goes on; 'go' lets it"));
+  }
+  return kLookMs;
+}
+
+// Sends a request to the kernel thread. False when it was refused.
+bool queue(const CommandLine &line, const Responder &responder) {
   if (console->queued.fetch_add(1) >= kMaxQueued) {
     console->queued.fetch_sub(1);
     responder.answer(Answer::error("Too many requests wait for the guest kernel already"));
-    return;
+    return false;
   }
+  console->asked.emplace_back(responder, std::chrono::steady_clock::now());
   irq::post([job = Job{line, responder}] {
     console->jobs.push_back(job);
     console->wait.wake_all();
   });
+  return true;
+}
+
+// Sends a request that ends the guest. The guest's threads are needed for that, and requests before
+// it may wait for them.
+void queue_end(const CommandLine &line, const Responder &responder) {
+  if (queue(line, responder)) irq::post(freeze::end);
 }
 
 void sysrq(const CommandLine &line, const Responder &responder) {
@@ -166,7 +199,11 @@ void sysrq(const CommandLine &line, const Responder &responder) {
     console->server->flush(kDrain);
     return console->options.restart_now();
   }
-  if (sysrq_may_sleep(key)) return queue(line, responder);
+  if (key == 'o' && sysrq_allowed(key)) return queue_end(line, responder);
+  if (sysrq_may_sleep(key)) {
+    queue(line, responder);
+    return;
+  }
   Answer answer;
   if (with_kernel([&] { answer = sysrq_command(key); })) return responder.answer(answer);
   responder.answer(key == 'p' || key == 't' ? describe_stuck_kernel() : busy());
@@ -191,15 +228,17 @@ void dispatch(const CommandLine &line, const Responder &responder) {
       Answer answer;
       bool sleeps = false;
       const bool done = with_kernel([&] { answer = quick_command(line, sleeps); });
-      if (sleeps) return queue(line, responder);
+      if (sleeps) return queue_end(line, responder);
       return responder.answer(done ? answer : busy());
     }
     case Command::Halt:
     case Command::Reboot:
+      return queue_end(line, responder);
     case Command::Config:
     case Command::Remove:
     case Command::Proc:
-      return queue(line, responder);
+      queue(line, responder);
+      return;
     case Command::Unknown:
       return responder.answer(Answer::error("Unknown command"));
   }
@@ -239,7 +278,7 @@ bool start(Options options, std::string &error) {
       return false;
     }
   }
-  console->server = Server::start(console->options.socket, dispatch, error);
+  console->server = Server::start(console->options.socket, dispatch, error, tell_held_up);
   if (!console->server) return false;
   log_info("mconsole (version {}) initialized on {}", kVersion, console->options.socket.string());
   if (!notify_target().empty()) {

@@ -12,7 +12,9 @@
 //   the kernel  halt, reboot, config, remove, proc, the other sysrqs. Queued for the kernel thread
 //               "mconsole", one after the other; they may sleep, and they wait for as long as the
 //               kernel is busy. That thread goes on while the guest stands still
-//               (sched/freeze.hpp).
+//               (sched/freeze.hpp); where it waits for what a thread of the guest holds, the client
+//               is told so, and the request is done when the guest goes on. halt and reboot have
+//               the guest go on, whoever stopped it.
 #pragma once
 
 #include <chrono>
@@ -31,6 +33,8 @@ struct Options {
   // `sysrq b`: starts the program again at once, without a word to the guest kernel. Does not
   // return. Called on the server's thread.
   std::function<void()> restart_now;
+  // How long a request may wait for a guest that stands still before its client is told.
+  std::chrono::milliseconds held_up{5000};
 };
 
 // Makes the socket, starts serving, and notifies. After irq::start() and scheduler::start(); host

@@ -72,11 +72,12 @@ bool ClientAddress::operator==(const ClientAddress &other) const {
 }
 
 void Responder::answer(const Answer &answer, std::string_view first) const {
+  if (answered_->exchange(true)) return;
   server_->enqueue(client_, encode_answer(answer, first));
 }
 
 std::unique_ptr<Server> Server::start(const std::filesystem::path &socket, Dispatch dispatch,
-                                      std::string &error) {
+                                      std::string &error, Tick tick) {
   const auto refuse = [&](const char *what) {
     error = fmt::format("The management console's socket {} cannot be {}: {}.", socket.string(),
                         what, std::strerror(errno));
@@ -91,6 +92,7 @@ std::unique_ptr<Server> Server::start(const std::filesystem::path &socket, Dispa
   std::memcpy(address.sun_path, socket.c_str(), socket.native().size());
   std::unique_ptr<Server> server(new Server);
   server->dispatch_ = std::move(dispatch);
+  server->tick_ = std::move(tick);
   server->socket_.reset(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   server->wake_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!server->socket_.valid() || !server->wake_.valid()) return refuse("made");
@@ -136,9 +138,10 @@ void Server::wake() {
 
 void Server::main() {
   while (!stopping_) {
+    const int again_ms = tick_ ? tick_() : -1;
     const bool again = send_waiting();
     pollfd fds[2] = {{socket_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
-    if (::poll(fds, 2, again ? kRetryMs : -1) < 0 && errno != EINTR) {
+    if (::poll(fds, 2, again ? kRetryMs : again_ms) < 0 && errno != EINTR) {
       log_err("mconsole: poll: {}", errno_text(errno_from_host(errno)));
       return;
     }

@@ -36,23 +36,28 @@ struct ClientAddress {
   bool operator==(const ClientAddress &other) const;
 };
 
-// Where the answer to one request goes. Copies are the same; to be answered once. The server
-// outlives it.
+// Where the answer to one request goes. Copies are the same; the first answer counts, others are
+// dropped. The server outlives it.
 class Responder {
  public:
   Responder(Server &server, const ClientAddress &client) : server_(&server), client_(client) {}
   // Any host thread, under any lock of a lower rank than Mconsole. Does not block.
   void answer(const Answer &answer, std::string_view first = {}) const;
+  bool answered() const { return answered_->load(); }
 
  private:
   Server *server_;
   ClientAddress client_;
+  std::shared_ptr<std::atomic<bool>> answered_ = std::make_shared<std::atomic<bool>>(false);
 };
 
 class Server {
  public:
   // Called on the server's thread, without locks, for each good request.
   using Dispatch = std::function<void(const CommandLine &, const Responder &)>;
+  // Called on the server's thread, without locks, after each request, and again after so many
+  // milliseconds as it says; -1: not before the next request.
+  using Tick = std::function<int()>;
   static constexpr std::chrono::seconds kPatience{10};
   // The host bounds the queue of a client whose socket is not connected. What a connected one does
   // not read stays in our send buffer, which all share; it gets so many bytes of that.
@@ -62,7 +67,7 @@ class Server {
   // Makes the socket (mode 0600; one that is there is replaced) and starts the thread. nullptr and
   // a sentence when the host refuses.
   static std::unique_ptr<Server> start(const std::filesystem::path &socket, Dispatch dispatch,
-                                       std::string &error);
+                                       std::string &error, Tick tick = {});
   // From the Dispatch, before it does something from which there is no return: sends what waits.
   void flush(std::chrono::milliseconds patience);
   // Takes no more requests, sends what waits for at most `patience`, ends the thread. Not on it.
@@ -89,6 +94,7 @@ class Server {
 
   UniqueFd socket_, wake_;
   Dispatch dispatch_;
+  Tick tick_;
   HostThread thread_;
   std::atomic<bool> stopping_{false};
   std::atomic<std::int64_t> stop_patience_ms_{0};

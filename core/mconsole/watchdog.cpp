@@ -21,6 +21,7 @@
 #include "mconsole/watchdog_process.hpp"
 #include "mm/user_access.hpp"
 #include "sched/clock.hpp"
+#include "sched/freeze.hpp"
 #include "vfs/file.hpp"
 
 namespace cowbird::mconsole {
@@ -236,6 +237,10 @@ class WatchdogFile final : public File {
   bool stop_at_close_ = false;
 };
 
+void pause(bool paused) {
+  if (device().enabled) say(std::string_view(paused ? &kWatchdogPause : &kWatchdogResume, 1));
+}
+
 Result<Ref<File>> open_watchdog(Inode &, DeviceNumber, std::uint32_t flags) {
   Device &d = device();
   if (d.open) return Err(Errno::Busy);
@@ -257,13 +262,10 @@ Result<Ref<File>> open_watchdog(Inode &, DeviceNumber, std::uint32_t flags) {
 Result<void> register_watchdog(std::uint32_t seconds, std::string notify) {
   device().seconds = seconds;
   device().notify = std::move(notify);
+  freeze::on_change(pause);
   TRY(register_char_device("watchdog", kMiscMajor, kWatchdogMinor, 1, open_watchdog));
   return devtmpfs_add("watchdog", static_cast<std::uint32_t>(FileType::CharDevice) | 0600,
                       {kMiscMajor, kWatchdogMinor});
-}
-
-void watchdog_pause(bool paused) {
-  if (device().enabled) say(std::string_view(paused ? &kWatchdogPause : &kWatchdogResume, 1));
 }
 
 }  // namespace cowbird::mconsole

@@ -3,7 +3,8 @@
 // word. When it does not, it sends the notification "hang" to the socket of [machine] notify, or
 // without one ends the guest: SIGTERM, and SIGKILL where that does not help. A 'V' in what was
 // written before the last close stops the watchdog; without it, it goes on (and the next open finds
-// it so). While the operator has stopped the guest (mconsole stop), it does not count.
+// it so). It does not count while the guest stands still (sched/freeze.hpp), nor while a debugger
+// is attached to the program.
 //
 // The device is the kernel's part; big kernel lock.
 #pragma once
@@ -17,7 +18,5 @@ namespace cowbird::mconsole {
 
 // After devtmpfs is there. `seconds` is the timeout at first, `notify` the socket or empty.
 Result<void> register_watchdog(std::uint32_t seconds, std::string notify);
-// The guest stands still, or goes on. Does not sleep.
-void watchdog_pause(bool paused);
 
 }  // namespace cowbird::mconsole

@@ -15,7 +15,9 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <optional>
+#include <string>
 
 #include "base/unique_fd.hpp"
 #include "mconsole/protocol.hpp"
@@ -46,10 +48,12 @@ class Watchdog {
       const int ready = ::poll(&fd, 1, paused_ ? -1 : left_ms());
       if (ready < 0 && errno != EINTR) return 1;
       if (ready > 0 && !hear()) return 0;
-      if (!paused_ && steady_clock::now() >= end_) {
+      if (paused_ || steady_clock::now() < end_) continue;
+      if (!traced()) {
         act();
         return 1;
       }
+      restart();
     }
   }
 
@@ -58,6 +62,15 @@ class Watchdog {
   int left_ms() const {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(end_ - steady_clock::now());
     return left.count() < 0 ? 0 : static_cast<int>(left.count());
+  }
+
+  // A debugger has the program, which may say nothing because it stands in a breakpoint.
+  bool traced() const {
+    std::ifstream status(fmt::format("/proc/{}/status", pid_));
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("TracerPid:")) return line.find_first_of("123456789") != line.npos;
+    }
+    return false;
   }
 
   // False when nobody can be heard any more.

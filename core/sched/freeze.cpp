@@ -19,6 +19,8 @@ constexpr std::size_t kHolders = 2;
 
 struct State {
   std::array<bool, kHolders> held{};  // big kernel lock
+  bool ended = false;                 // big kernel lock
+  void (*listener)(bool) = nullptr;   // big kernel lock
   unsigned waiters = 0;               // big kernel lock
   // Counts the threads that have left a vCPU while the guest was frozen; a futex. No lock.
   std::atomic<std::uint32_t> left{0};
@@ -61,12 +63,14 @@ void start_threads(SchedCore &core) {
 
 Result<void> hold(Holder holder) {
   bool &held = state.held[static_cast<std::size_t>(holder)];
+  if (state.ended) return Err(Errno::Canceled);
   if (held) return Err(Errno::Exist);
   held = true;
   auto &core = SchedCore::instance();
   if (core.frozen) return {};
   clock::stop();
   stop_threads(core);
+  if (state.listener) state.listener(true);
   return {};
 }
 
@@ -79,8 +83,18 @@ Result<void> release(Holder holder) {
   }
   clock::go();
   start_threads(SchedCore::instance());
+  if (state.listener) state.listener(false);
   return {};
 }
+
+void end() {
+  for (const Holder holder : {Holder::Operator, Holder::Debugger}) {
+    [[maybe_unused]] const auto released = release(holder);
+  }
+  state.ended = true;
+}
+
+void on_change(void (*function)(bool frozen)) { state.listener = function; }
 
 bool held(Holder holder) { return state.held[static_cast<std::size_t>(holder)]; }
 
@@ -139,6 +153,7 @@ void note_thread_left() {
 }
 
 void forget() {
+  state.ended = false;
   if (!SchedCore::instance().frozen) return;
   state.held = {};
   SchedCore::instance().frozen = false;

@@ -21,12 +21,19 @@ namespace cowbird::freeze {
 // Who asks; each holds at most once, and the guest goes on when nobody does.
 enum class Holder : std::uint8_t { Operator, Debugger };
 
-// Exist when this holder has it frozen already.
+// Exist when this holder has it frozen already; Canceled after end().
 Result<void> hold(Holder holder);
 // NoEnt when this holder did not.
 Result<void> release(Holder holder);
 bool held(Holder holder);
 bool frozen();
+
+// The guest is to end, which takes its threads: it goes on whoever held it, and nobody can hold it
+// from now on.
+void end();
+// `function` hears when the guest comes to stand still (true) and when it goes on. Must not sleep;
+// set once.
+void on_change(void (*function)(bool frozen));
 
 // From now on this thread goes on while the guest stands still, or does not.
 void exempt(Thread &thread, bool on);

@@ -2,12 +2,20 @@
 """Devices of a running guest: `cowbird ls`, and hot-plug through the management console under load."""
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import struct
+import subprocess
+import time
+from pathlib import Path
 
-from harness import LIMIT, Skip, check, contains, cowbird, equal, main, test  # noqa: F401
+from agent_client import Agent
+from harness import COWBIRD, LIMIT, Skip, Terminal, alive, check, contains, cowbird, equal, main, test
 from managed_guest import Guest, wait_until
+
+MIB = 1 << 20
 
 
 def disk(scratch, name="disk.img", size=1 << 20):
@@ -101,6 +109,214 @@ def ls_of_a_console_that_is_not_ours(scratch):
                 demo = listed()["demo"]
                 os.waitpid(child, 0)
             check(all(device["name"] is None for device in demo["consoles"]), "named consoles")
+
+
+# --- memory
+
+def blocks(guest):
+    """Bytes that the host has given for the guest's memory."""
+    for entry in Path(f"/proc/{guest.process.pid}/fd").iterdir():
+        if os.readlink(entry).startswith("/memfd:cowbird-memory"):
+            return entry.stat().st_blocks * 512
+    raise AssertionError("the guest has no file of memory")
+
+
+def meminfo(guest, key):
+    """Bytes, as the guest says."""
+    _, text = guest.uml_mconsole("proc", "meminfo")
+    return int(re.search(rf"^{key}:\s+(\d+) kB", text, re.M)[1]) << 10
+
+
+@test
+def memory_goes_to_the_host_and_comes_back(scratch):
+    # Nearly all of it is touched, and given up.
+    fill = "dd if=/dev/zero of=/tmp/fill bs=1M count=72 2> /dev/null; rm /tmp/fill; echo filled; "
+    script = (f"mount -t tmpfs -o size=80M none /tmp; {fill}\n"
+              f"while [ ! -e /dev/ttyS9 ]; do sleep 0.05; done\n{fill} sleep 1000")
+    with Guest(scratch, script, config='memory = "96M"', expect="filled") as guest:
+        def config(setting, wanted=(0, "OK")):
+            status, text = guest.uml_mconsole("config", setting)
+            equal((status, text.strip()), wanted, f"config {setting}")
+
+        config("mem", (0, "OK 96M"))
+        total, free, full = (meminfo(guest, "MemTotal"), meminfo(guest, "MemFree"), blocks(guest))
+        check(full >= 72 * MIB, f"only {full} bytes have been touched")
+        config("mem-=64M")
+        config("mem", (0, "OK 32M"))
+        # What the file has is what the guest has.
+        check(blocks(guest) <= 32 * MIB, f"the file still has {blocks(guest)} bytes")
+        equal(meminfo(guest, "MemTotal"), total, "MemTotal, which UML leaves as it is as well")
+        less = free - meminfo(guest, "MemFree")
+        check(60 * MIB <= less <= 68 * MIB, f"MemFree has gone down by {less} bytes")
+        config("mem+=16M")
+        config("mem", (0, "OK 48M"))
+        more = meminfo(guest, "MemFree") - (free - less)
+        check(12 * MIB <= more <= 20 * MIB, f"MemFree has come up by {more} bytes")
+        check(blocks(guest) <= 48 * MIB, "memory that nobody has touched is there")
+        # In words: more than there ever was, more than can go, nonsense.
+        for setting, words in (("mem+=49M", "was started with 96M and cannot have more; it has 48M now"),
+                               ("mem=97M", "was started with 96M and cannot have more"),
+                               ("mem-=48M", "The guest has 48M; 48M cannot be taken from it"),
+                               ("mem-=1000G", "cannot be taken from it"), ("mem=0", "whole number of pages"),
+                               ("mem=1", "whole number of pages"), ("mem+=", "is no size"), ("mem-=-1M", "is no size"),
+                               ("mem=99999999999999999999999M", "is no size")):
+            status, text = guest.uml_mconsole("config", setting)
+            check(status != 0 and text.startswith("ERR "), f"config {setting}: {status} {text!r}")
+            contains(text, words, f"config {setting}")
+        status, text = guest.uml_mconsole("remove", "mem")
+        check(status != 0, "memory is removed")
+        contains(text, "ERR Memory cannot be removed")
+        config("mem", (0, "OK 48M"))
+        config("mem=96M")
+        config("mem", (0, "OK 96M"))
+        check(abs(meminfo(guest, "MemFree") - free) < 4 * MIB, "MemFree is not what it was")
+        # And it is memory: the guest fills it once more.
+        guest.ask("config", "ssl9=null")
+        wait_until(lambda: guest.text().count("filled") == 2, "filling again")
+        check(blocks(guest) >= 72 * MIB, "the file has not grown again")
+        config("mem=32M")
+        check(blocks(guest) <= 32 * MIB, f"the file still has {blocks(guest)} bytes")
+
+
+# --- the gdb server
+
+def gdb(address, *commands):
+    if shutil.which("gdb") is None:
+        raise Skip("gdb is not installed (Debian: gdb)")
+    words = ["gdb", "-nx", "-batch", "-ex", "set pagination off", "-ex", "set confirm off", "-ex", f"file {COWBIRD}",
+             "-ex", f"target extended-remote {address}"]
+    for command in commands:
+        words += ["-ex", command]
+    result = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            timeout=2 * LIMIT, check=False)
+    return result.stdout.decode("utf-8", "replace")
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+@test
+def gdb_server_comes_and_goes(scratch):
+    with Guest(scratch) as guest:
+        def ask(*words, status=0):
+            result, text = guest.uml_mconsole(*words)
+            equal(result, status, f"status of {words}: {text}")
+            return text.strip()
+
+        equal(ask("config", "gdb"), "OK none")
+        contains(ask("remove", "gdb", status=1), "ERR There is no gdb server")
+        contains(ask("config", "gdb=nonsense", status=1), "write gdb=tcp:127.0.0.1:1234")
+        contains(ask("config", "gdb=tcp:127.0.0.1:99999", status=1), "ERR ")
+        contains(ask("config", "gdb1=tcp:127.0.0.1:0", status=1), "its name is gdb")
+        port = free_port()
+        equal(ask("config", f"gdb=tcp:{port}"), "OK")  # UML's: the port alone is one of this host
+        address = ask("config", "gdb").removeprefix("OK tcp:")
+        equal((guest.directory / "gdb").read_text(), f"tcp:{address}\n", "the file gdb")
+        text = gdb(address, "info threads", "detach")
+        contains(text, "init")
+        contains(text, "mconsole")
+        contains(guest.ask("version"), "OK Linux demo")
+        # Another one in its place; a second on a port that is taken is refused, and the first goes on.
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            contains(ask("config", f"gdb=tcp:127.0.0.1:{taken.getsockname()[1]}", status=1), "ERR ")
+        equal(ask("config", "gdb"), f"OK tcp:{address}")
+        path = scratch / "gdb.sock"
+        equal(ask("config", f"gdb=unix:{path}"), "OK")
+        contains(gdb(path, "info threads", "detach"), "init")
+        equal(ask("remove", "gdb"), "OK")
+        equal(ask("config", "gdb"), "OK none")
+        check(not (guest.directory / "gdb").exists(), "the file gdb is left")
+        check(not path.exists(), "the socket is left")
+        contains(ask("remove", "gdb", status=1), "ERR There is no gdb server")
+        # Removed while gdb is attached and the kernel runs: gdb is told, the guest goes on.
+        ask("config", f"gdb=tcp:127.0.0.1:{port}")
+        if shutil.which("gdb"):
+            script = ["gdb", "-nx", "-batch", "-ex", f"file {COWBIRD}",
+                      "-ex", f"target extended-remote 127.0.0.1:{port}", "-ex", "echo attached\\n", "-ex", "continue"]
+            with subprocess.Popen(script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT) as debugger:
+                text = b""
+                while b"attached\n" not in text:
+                    line = debugger.stdout.readline()
+                    check(line, f"gdb has ended: {text!r}")
+                    text += line
+                equal(ask("remove", "gdb"), "OK")
+                debugger.wait(LIMIT)
+        contains(guest.ask("version"), "OK Linux demo")
+        contains(guest.ask("proc", "uptime"), "OK")
+
+
+# --- stop and go
+
+@test
+def everybody_answers_while_the_guest_is_stopped(scratch):
+    seconds = float(os.environ.get("COWBIRD_STOP", "7"))
+    script = ("read line; exec 3> /dev/watchdog; (while :; do echo -n x >&3; sleep 0.5; done) & "
+              "before=$(cut -d' ' -f1 /proc/uptime); echo sleeping; sleep 3; "
+              "echo awake $before $(cut -d' ' -f1 /proc/uptime); read line; echo heard $line; sleep 1000")
+    config = '[[console]]\nname = "con0"\nplugin = "null"\n[[console]]\nname = "con1"\nplugin = "null"\n'
+    port = free_port()
+    with Guest(scratch, script, name="standing", config="watchdog = 5", machine=config, expect=None) as guest:
+        wait_until(lambda: (guest.directory / "console").exists(), "the consoles")
+        with Terminal([COWBIRD, "console", guest.name]) as terminal:
+            terminal.expect("up")
+            terminal.type("begin\n")
+            terminal.expect("sleeping")
+            equal(guest.ask("stop"), "OK stopped\n")
+            start = time.monotonic()
+            check("awake" not in terminal.output, "the sleep was over too soon for this test")
+            uptime = guest.ask("proc", "uptime").split()[1]
+            # Devices come and go meanwhile, and gdb looks.
+            equal(guest.ask("config", "ssl3=pts"), "OK\n")
+            equal(guest.ask("config", "con1"), "OK null\n")
+            equal(guest.ask("remove", "con1"), "OK\n")
+            equal(guest.ask("config", "mem-=8M"), "OK\n")
+            equal(guest.ask("config", "mem+=8M"), "OK\n")
+            equal(guest.ask("config", f"gdb=tcp:127.0.0.1:{port}"), "OK\n")
+            if shutil.which("gdb"):
+                contains(gdb(f"127.0.0.1:{port}", "info threads", "detach"), "init")
+            equal(guest.ask("remove", "gdb"), "OK\n")
+            # Another one comes to the console, and what is typed is shown.
+            with Terminal([COWBIRD, "console", guest.name]) as other:
+                other.expect("sleeping")
+                terminal.type("typed while it stands still\n")
+                other.expect("typed while it stands still")
+            terminal.expect("typed while it stands still")
+            time.sleep(max(0.0, start + seconds - time.monotonic()))
+            check(guest.process.poll() is None, "the watchdog bites a guest that was told to stand still")
+            check("awake" not in terminal.output, "the guest goes on while it is stopped")
+            equal(guest.ask("proc", "uptime").split()[1], uptime, "the guest's clock")
+            equal(guest.ask("go"), "OK\n")
+            terminal.expect("awake ")
+            terminal.expect("heard typed while it stands still")
+            before, after = map(float, re.search(r"awake (\S+) (\S+)", terminal.output).groups())
+            stood = time.monotonic() - start
+            print(f"# stopped for {stood:.1f} s; the sleep of 3 s took {after - before:.2f} s", flush=True)
+            check(3.0 <= after - before < stood, f"the sleep took {after - before} s of the guest's time")
+
+
+@test
+def halt_ends_a_guest_that_a_debugger_holds(scratch):
+    # The watchdog does not bite either.
+    script = "exec 3> /dev/watchdog; echo -n x >&3; echo armed; while :; do echo -n x >&3; sleep 0.2; done"
+    for command, status in (("halt", 0), ("sysrq o", 0)):
+        with Guest(scratch, script, config="watchdog = 2", expect="armed") as guest:
+            agent = Agent(guest.directory / "debug", timeout=LIMIT)
+            agent.call("freeze")
+            equal(guest.ask("stop"), "OK stopped\n")
+            contains(guest.ask("go"), "a debugger still holds the guest")
+            contains(guest.ask("proc", "uptime"), "OK")
+            if command == "halt":
+                time.sleep(4)
+                check(guest.process.poll() is None, "the watchdog bites a guest that a debugger holds")
+            contains(guest.ask(*command.split()), "OK")
+            guest.ended(status)
+            agent.close()
 
 
 if __name__ == "__main__":

@@ -275,3 +275,31 @@ TEST_CASE("holding and releasing at random moments loses nothing") {
     }
   });
 }
+
+TEST_CASE("who waits for the guest to end lets it go on, and nobody stops it again") {
+  Machine machine(1);
+  static std::vector<bool> heard;
+  heard.clear();
+  std::atomic<bool> ran{false};
+  machine.run([&] {
+    current_thread()->runs_while_frozen = true;
+    freeze::on_change([](bool frozen) { heard.push_back(frozen); });
+    REQUIRE(freeze::hold(Holder::Operator));
+    REQUIRE(freeze::hold(Holder::Debugger));
+    CHECK(heard == std::vector<bool>{true});
+    const auto thread = Thread::spawn("held", [&] { ran = true; });
+    REQUIRE(thread);
+    REQUIRE(freeze::wait_quiesced(kLong));
+    CHECK_FALSE(ran);
+    freeze::end();
+    CHECK_FALSE(freeze::frozen());
+    CHECK_FALSE(clock::stopped());
+    CHECK(heard == std::vector<bool>{true, false});
+    for (const Holder holder : {Holder::Operator, Holder::Debugger}) {
+      CHECK(freeze::hold(holder).is(Errno::Canceled));
+      CHECK(freeze::release(holder).is(Errno::NoEnt));
+    }
+    while (!ran) pause_on_host(std::chrono::microseconds(200));
+    freeze::on_change(nullptr);
+  });
+}
