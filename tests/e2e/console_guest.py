@@ -105,9 +105,9 @@ def connects(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def talk(terminal, line, wanted):
+def talk(terminal, line, wanted, literal=True):
     terminal.type(line)
-    return terminal.expect(wanted)
+    return terminal.expect(wanted, LIMIT, literal=literal)
 
 
 def talk_pid(terminal):
@@ -115,8 +115,21 @@ def talk_pid(terminal):
     return terminal.expect(r"pid=(\d+)\.", literal=False).group(1)
 
 
-def telnet(port, **more):
-    return Terminal([need("telnet"), "127.0.0.1", port], **more)
+def telnet(port, address="127.0.0.1", **more):
+    return Terminal([need("telnet"), address, port], **more)
+
+
+def telnet_when_open(port, address="127.0.0.1"):
+    """A client, as soon as the guest has opened the console. No other connection before: its end would be a hang-up."""
+    until = time.monotonic() + LIMIT
+    while True:
+        client = telnet(port, address)
+        try:
+            client.expect("Escape character")
+            return client
+        except Unexpected:
+            client.close()
+            check(time.monotonic() < until, f"nobody answers on port {port}")
 
 
 def port_console(port, *more):
