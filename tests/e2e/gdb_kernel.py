@@ -111,7 +111,7 @@ def threads_have_names_states_and_stacks(scratch):
         text = guest.gdb("info threads", "thread apply all backtrace")
         check(re.search(r'Thread [0-9.]+ "sh/1" \(.*wait4\)', text), text)
         check(re.search(r'"sleep/\d+" \(sleeping in \w+, system call clock_nanosleep\)', text) or
-              re.search(r'"cat/\d+"', text) or re.search(r'"sleep/\d+"', text), text)
+              re.search(r'"(cat|sleep|exe)/\d+"', text), text)  # or on its way there
         check(re.search(IDLE, text), text)
         contains(text, '"irq (host)"')
         contains(text, "sys_wait4")
