@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstddef>
@@ -29,6 +30,21 @@ constexpr std::size_t kMaxXstate = 16 * 1024;  // AMX needs 11 KiB
 long trace(__ptrace_request request, pid_t tid, std::uintptr_t address = 0,
            std::uintptr_t data = 0) {
   return ::ptrace(request, tid, address, data);
+}
+
+// Whether a SIGTRAP that the host made for an int3, a step or a debug register waits for the
+// thread.
+bool has_pending_trap(pid_t tid) {
+  std::array<siginfo_t, 16> waiting;
+  __ptrace_peeksiginfo_args which{};
+  which.nr = static_cast<int>(waiting.size());
+  const long count = trace(PTRACE_PEEKSIGINFO, tid, reinterpret_cast<std::uintptr_t>(&which),
+                           reinterpret_cast<std::uintptr_t>(waiting.data()));
+  for (long i = 0; i < count; ++i) {
+    const siginfo_t &info = waiting[static_cast<std::size_t>(i)];
+    if (info.si_signo == SIGTRAP && info.si_code > 0) return true;
+  }
+  return false;
 }
 
 std::string first_line(const std::string &path) {
@@ -332,6 +348,27 @@ void Tracee::stop_all(std::vector<TraceEvent> &others, pid_t except) {
     for (const pid_t tid : running) {
       wait_stopped(tid, others);
       again = true;
+    }
+  }
+}
+
+void Tracee::take_pending_traps(std::vector<TraceEvent> &others) {
+  std::vector<pid_t> tids;
+  for (const auto &[tid, thread] : threads_) {
+    // With a signal of its own at hand it stands behind that: such signals come first.
+    if (thread.stopped && !thread.delayed && !thread.group_stop && thread.signal == 0 &&
+        has_pending_trap(tid)) {
+      tids.push_back(tid);
+    }
+  }
+  for (const pid_t tid : tids) {
+    constexpr int kMost = 3;  // an interrupt that was asked for may show before it
+    for (int i = 0; i < kMost && is_stopped(tid); ++i) {
+      resume(tid, RunHow::Continue);
+      const auto event = wait(tid);
+      if (!event || event->kind == TraceKind::Interrupted) continue;
+      others.push_back(*event);
+      break;
     }
   }
 }

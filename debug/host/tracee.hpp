@@ -98,6 +98,10 @@ class Tracee {
   // Stops all threads but `except`, and waits until they stand. What else they had to report
   // meanwhile is added to `others`; these have stopped too.
   void stop_all(std::vector<TraceEvent> &others, pid_t except = 0);
+  // A thread that was stopped just when a trap of ours hit it has stopped for the first reason, and
+  // the trap's SIGTRAP waits in its queue. This makes all of those stop for it, too, without an
+  // instruction run, so that letting them go does not kill the process.
+  void take_pending_traps(std::vector<TraceEvent> &others);
   // Stops one thread, as above.
   void stop(pid_t tid, std::vector<TraceEvent> &others);
 

@@ -89,6 +89,9 @@ void KernelTarget::find_own_breakpoints() {
 void KernelTarget::detach_all() {
   if (!tracee_) return;
   stop_world();
+  std::vector<TraceEvent> late;
+  tracee_->take_pending_traps(late);
+  for (const TraceEvent &event : late) sort_out(event);
   for (const TraceEvent &event : deferred_) {
     // A thread that ran into an int3 which is not there any more has not executed what it hides.
     if (event.kind == TraceKind::Signal && event.value == SIGTRAP) {

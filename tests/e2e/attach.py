@@ -166,8 +166,9 @@ def a_signal_puts_the_terminal_back(scratch):
 def escape_key_types_itself_and_explains(scratch):
     with Guest(scratch) as guest, guest.attach("--escape", "ctrl-a") as terminal:
         terminal.expect("ctrl-a d leaves it")
-        terminal.type("\ncat -v\n")
-        terminal.settle()
+        terminal.expect("# ")
+        terminal.type("sh -c 'echo re\"\"ady; exec cat -v'\n")
+        terminal.expect("ready")
         terminal.type("\x01?")
         terminal.expect("ctrl-a ctrl-a types ctrl-a")
         terminal.type("x\x01\x01y\n")

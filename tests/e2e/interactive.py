@@ -54,19 +54,16 @@ def interrupt_ends_the_command_not_the_shell():
         prompt_of(terminal)
         terminal.type("sleep 1000\n")
         terminal.settle()
-        terminal.type("\x03")
-        prompt_of(terminal)
+        terminal.press("\x03", "# ")
         enter(terminal, "echo $?st", "130st")
         terminal.type("cat\n")
         terminal.settle()
         terminal.type("echoed\n")
         terminal.expect("echoed\r\nechoed\r\n")
-        terminal.type("\x03")
-        prompt_of(terminal)
+        terminal.press("\x03", "# ")
         terminal.type("while :; do :; done\n")
         terminal.settle(0.5)
-        terminal.type("\x03")
-        prompt_of(terminal)
+        terminal.press("\x03", "# ")
         enter(terminal, "echo al''ive", "alive")
 
 
@@ -76,8 +73,7 @@ def quit_key_ends_the_command():
         prompt_of(terminal)
         terminal.type("sleep 1000\n")
         terminal.settle()
-        terminal.type("\x1c")
-        prompt_of(terminal)
+        terminal.press("\x1c", "# ")
         enter(terminal, "echo $?st", "131st")
 
 
@@ -87,8 +83,7 @@ def suspend_background_and_foreground():
         prompt_of(terminal)
         terminal.type("sleep 1000\n")
         terminal.settle()
-        terminal.type("\x1a")
-        terminal.expect("Stopped")
+        terminal.press("\x1a", "Stopped")
         prompt_of(terminal)
         enter(terminal, "jobs", "Stopped")
         enter(terminal, "bg", "sleep 1000")
@@ -97,8 +92,7 @@ def suspend_background_and_foreground():
         prompt_of(terminal)
         enter(terminal, "fg", "sleep 1000")
         terminal.settle()
-        terminal.type("\x03")
-        prompt_of(terminal)
+        terminal.press("\x03", "# ")
         enter(terminal, "jobs; echo no''ne", "none")
 
 

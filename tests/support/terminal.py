@@ -188,6 +188,18 @@ class Terminal:
                 start = max(self.at, len(self.output) - len(pattern))
             open_ = self.pump(min(left, 0.5))
 
+    def press(self, key, pattern, seconds=LIMIT):
+        """Types a key that makes a signal until `pattern` comes. One that arrives while the shell's line editor still
+        has the terminal, which on a busy host it may for long after the line was entered, is a mere character."""
+        until = time.monotonic() + seconds
+        while True:
+            self.type(key)
+            try:
+                return self.expect(pattern, min(5, seconds))
+            except Unexpected:
+                if time.monotonic() >= until:
+                    raise
+
     def expect_screen(self, condition, what, seconds=LIMIT):
         """Waits until `condition(screen)` holds."""
         until = time.monotonic() + seconds
