@@ -41,6 +41,19 @@ const cowbird_host &host_table();
 // After `create`: true when the device is there; else CreateFailed with the plugin's own sentence.
 bool check_created(cowbird_device &device, int status, bool created, PluginError &error);
 
+// A Device (a channel, a block backend) of the plugin; nullptr and the reason when it refuses.
+template <typename Device>
+std::unique_ptr<Device> make_device(std::shared_ptr<LoadedPlugin> loaded, const PluginInfo &plugin,
+                                    std::string name, const PluginConfig &config,
+                                    HostEvents &events, PluginError &error) {
+  auto shared =
+      std::make_shared<cowbird_device>(std::move(name), events, std::move(loaded), plugin, config);
+  auto device = std::make_unique<Device>(shared);
+  const int status = device->create();
+  if (!check_created(*shared, status, device->created(), error)) return nullptr;
+  return device;
+}
+
 }  // namespace cowbird::plugins
 
 struct cowbird_config {

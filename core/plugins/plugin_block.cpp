@@ -192,12 +192,8 @@ std::unique_ptr<BlockBackend> make_block(std::shared_ptr<LoadedPlugin> loaded,
                                          const PluginInfo &plugin, std::string device_name,
                                          const PluginConfig &config, HostEvents &events,
                                          PluginError &error) {
-  auto device = std::make_shared<cowbird_device>(std::move(device_name), events, std::move(loaded),
-                                                 plugin, config);
-  auto block = std::make_unique<PluginBlock>(device);
-  const int status = block->create();
-  if (!check_created(*device, status, block->created(), error)) return nullptr;
-  return block;
+  return make_device<PluginBlock>(std::move(loaded), plugin, std::move(device_name), config, events,
+                                  error);
 }
 
 }  // namespace cowbird::plugins

@@ -151,12 +151,8 @@ std::unique_ptr<Channel> make_channel(std::shared_ptr<LoadedPlugin> loaded,
                                       const PluginInfo &plugin, std::string device_name,
                                       const PluginConfig &config, HostEvents &events,
                                       PluginError &error) {
-  auto device = std::make_shared<cowbird_device>(std::move(device_name), events, std::move(loaded),
-                                                 plugin, config);
-  auto channel = std::make_unique<PluginChannel>(device);
-  const int status = channel->create();
-  if (!check_created(*device, status, channel->created(), error)) return nullptr;
-  return channel;
+  return make_device<PluginChannel>(std::move(loaded), plugin, std::move(device_name), config,
+                                    events, error);
 }
 
 }  // namespace cowbird::plugins

@@ -212,36 +212,40 @@ void ignore_sigpipe() {
   static_cast<void>(done);
 }
 
+// What `make` makes of the plugin, which must be of that kind.
+template <typename Loader, typename Make>
+auto create_device(Loader &impl, const PluginInfo &plugin, PluginKind kind, PluginError &error,
+                   Make make) -> decltype(make(impl.load(plugin, error))) {
+  if (plugin.kind != kind) {
+    error = wrong_kind(plugin, kind);
+    return nullptr;
+  }
+  auto loaded = impl.load(plugin, error);
+  if (!loaded) return nullptr;
+  ignore_sigpipe();
+  return make(std::move(loaded));
+}
+
 }  // namespace
 
 std::unique_ptr<Channel> PluginRegistry::create_channel(const PluginInfo &plugin,
                                                         std::string device_name,
                                                         const PluginConfig &config,
                                                         HostEvents &events, PluginError &error) {
-  if (plugin.kind != PluginKind::Channel) {
-    error = wrong_kind(plugin, PluginKind::Channel);
-    return nullptr;
-  }
-  auto loaded = impl_->load(plugin, error);
-  if (!loaded) return nullptr;
-  ignore_sigpipe();
-  return plugins::make_channel(std::move(loaded), plugin, std::move(device_name), config, events,
-                               error);
+  return create_device(*impl_, plugin, PluginKind::Channel, error, [&](auto loaded) {
+    return plugins::make_channel(std::move(loaded), plugin, std::move(device_name), config, events,
+                                 error);
+  });
 }
 
 std::unique_ptr<BlockBackend> PluginRegistry::create_block(const PluginInfo &plugin,
                                                            std::string device_name,
                                                            const PluginConfig &config,
                                                            HostEvents &events, PluginError &error) {
-  if (plugin.kind != PluginKind::Block) {
-    error = wrong_kind(plugin, PluginKind::Block);
-    return nullptr;
-  }
-  auto loaded = impl_->load(plugin, error);
-  if (!loaded) return nullptr;
-  ignore_sigpipe();
-  return plugins::make_block(std::move(loaded), plugin, std::move(device_name), config, events,
-                             error);
+  return create_device(*impl_, plugin, PluginKind::Block, error, [&](auto loaded) {
+    return plugins::make_block(std::move(loaded), plugin, std::move(device_name), config, events,
+                               error);
+  });
 }
 
 }  // namespace cowbird
