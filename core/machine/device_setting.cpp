@@ -15,6 +15,30 @@ namespace {
 
 constexpr std::string_view kFd = "fd";  // the one channel with two arguments in UML's syntax
 
+std::string toml_text(const ConfigValue &value) {
+  if (const auto *number = std::get_if<std::int64_t>(&value)) return std::to_string(*number);
+  if (const auto *flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
+  std::string out = "\"";
+  for (const char c : std::get<std::string>(value)) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) {
+      out += fmt::format("\\u{:04x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+// What cannot stand in a machine file is no setting either.
+bool is_text(std::string_view text, std::string &error) {
+  if (parse_toml("text = " + toml_text(std::string(text)), "the setting").table) return true;
+  error = "The setting is not valid UTF-8 text.";
+  return false;
+}
+
 // --- TOML's form
 
 // The table that `text` is; reports what it is instead.
@@ -286,23 +310,6 @@ std::optional<PluginSetting> read_block(std::string_view text, const BlockFlags 
 
 // --- the other way
 
-std::string toml_text(const ConfigValue &value) {
-  if (const auto *number = std::get_if<std::int64_t>(&value)) return std::to_string(*number);
-  if (const auto *flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
-  std::string out = "\"";
-  for (const char c : std::get<std::string>(value)) {
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) {
-      out += fmt::format("\\u{:04x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
-}
-
 std::string toml_pairs(const PluginSetting &setting) {
   std::string out = fmt::format("plugin = {}", toml_text(setting.plugin));
   for (const auto &[key, value] : setting.options) {
@@ -383,6 +390,7 @@ std::optional<std::string> side_text(const PluginSetting &setting, Direction dir
 std::optional<LineSetting> parse_line_setting(std::string_view text,
                                               const std::filesystem::path &base,
                                               PluginCatalog &plugins, std::string &error) {
+  if (!is_text(text, error)) return std::nullopt;
   if (text.starts_with('{')) {
     return parse_toml_form(text, base, plugins, error,
                            [](MachineReader &reader, const toml::table &table) {
@@ -414,7 +422,7 @@ std::optional<PluginSetting> parse_block_setting(std::string_view text, std::str
                                                  const std::filesystem::path &base,
                                                  PluginCatalog &plugins, std::string &error) {
   BlockFlags parsed;
-  if (!read_flags(flags, parsed, error)) return std::nullopt;
+  if (!is_text(text, error) || !read_flags(flags, parsed, error)) return std::nullopt;
   if (!text.starts_with('{')) return read_block(text, parsed, base, plugins, error);
   if (parsed.sync || parsed.data || parsed.shared || parsed.no_discard) {
     error = "The flags s, d, c and t belong to UML's syntax; in a table the plugin's keys say it.";

@@ -251,6 +251,19 @@ def gdb_server_comes_and_goes(scratch):
         contains(guest.ask("proc", "uptime"), "OK")
 
 
+@test
+def the_watchdog_waits_for_who_debugs_the_kernel(scratch):
+    if shutil.which("gdb") is None:
+        raise Skip("gdb is not installed (Debian: gdb)")
+    script = "exec 3> /dev/watchdog; echo armed; while :; do echo -n x >&3; sleep 0.2; done"
+    with Guest(scratch, script, name="watched", config="watchdog = 3", expect="armed") as guest:
+        guest.ask("config", f"gdb=unix:{scratch}/gdb.sock")
+        contains(gdb(scratch / "gdb.sock", "shell sleep 5", "echo looked on\\n", "detach"), "looked on")
+        contains(guest.ask("version"), "OK Linux watched")
+        equal(guest.ask("halt"), "OK\n")
+        guest.ended(0)
+
+
 # --- stop and go
 
 @test

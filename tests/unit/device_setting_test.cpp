@@ -149,6 +149,8 @@ TEST_CASE("block devices: files, flags, pairs") {
   CHECK(std::get<bool>(block("{plugin='file', path='x'}", "r").config.values.at("readonly")));
   CHECK_THAT(block_error("{plugin='file', path='x'}", "s"), Contains("UML's syntax"));
   CHECK_THAT(block_error("a.img", "x"), Contains("no flag \"x\""));
+  CHECK_THAT(block_error("a\377"), Contains("not valid UTF-8"));
+  CHECK_THAT(line_error("tty:/a\377"), Contains("not valid UTF-8"));
   CHECK_THAT(block_error(""), Contains("name of a file is missing"));
   CHECK_THAT(block_error("a,b"), Contains("no block backend plugin \"cow\""));
   CHECK_THAT(block_error("a:b"), Contains("no block backend plugin \"cow\""));
