@@ -16,6 +16,7 @@
 
 #include "instance/instance.hpp"
 #include "machine/size.hpp"
+#include "machine/toml_text.hpp"
 #include "mconsole/client.hpp"
 
 namespace cowbird::cli {
@@ -205,21 +206,8 @@ void print_table(const std::vector<Guest> &guests, std::ostream &out) {
 
 // --- for programs
 
-std::string json_text(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (byte < 0x20) {
-      out += fmt::format("\\u{:04x}", byte);
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
-}
+// TOML's basic strings are JSON's.
+std::string json_text(std::string_view text) { return quote_toml(text); }
 
 std::string json_size(const std::optional<std::uint64_t> &size) {
   return size ? std::to_string(*size) : "null";

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "machine/schema.hpp"
+#include "machine/toml_text.hpp"
 
 namespace cowbird {
 
@@ -25,22 +26,6 @@ std::optional<toml::table> parse_value(const std::string &text, const std::strin
   return table;
 }
 
-std::string quoted(const std::string &text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (byte < 0x20 || byte == 0x7f) {
-      out += fmt::format("\\u{:04x}", byte);
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
-}
-
 // The value that an option means: TOML of a type that machine files have, else text.
 std::optional<toml::table> value_of(const SetOption &option, const std::string &text) {
   if (!option.is_text) {
@@ -52,7 +37,7 @@ std::optional<toml::table> value_of(const SetOption &option, const std::string &
       }
     }
   }
-  return parse_value(quoted(text), option.origin);
+  return parse_value(quote_toml(text), option.origin);
 }
 
 std::optional<Path> split_path(std::string_view text) {
