@@ -18,6 +18,7 @@
 #include "base/log.hpp"
 #include "boot/backtrace.hpp"
 #include "boot/boot.hpp"
+#include "boot/debug_journal.hpp"
 #include "boot/debug_stop.hpp"
 #include "boot/symbols.hpp"
 #include "sched/scheduler.hpp"
@@ -264,6 +265,7 @@ void describe_fault(char *out, std::size_t size, int signal, const siginfo_t &in
 }
 
 void on_fault(int signal, siginfo_t *info, void *raw_context) {
+  if (signal == SIGTRAP && outlive_debugger(*info, *static_cast<ucontext_t *>(raw_context))) return;
   if (!claim_panic()) finish_early("a fault in the report");
   const auto &context = *static_cast<const ucontext_t *>(raw_context);
   describe_fault(the_panic.message, sizeof the_panic.message, signal, *info, context);

@@ -1,5 +1,6 @@
 #include "debug/host/code_patches.hpp"
 
+#include <algorithm>
 #include <vector>
 
 namespace cowbird::debug {
@@ -12,7 +13,11 @@ Result<void> CodePatches::insert(Tracee &tracee, std::uint64_t address) {
   }
   Patch patch;
   TRY(tracee.read(address, {&patch.original, 1}));
-  TRY(tracee.write(address, {&kInt3, 1}));
+  note(tracee, address, patch);
+  if (const auto written = tracee.write(address, {&kInt3, 1}); !written) {
+    strike(tracee, patch);
+    return Err(written.error());
+  }
   patch.users = 1;
   patches_[address] = patch;
   return {};
@@ -28,7 +33,71 @@ void CodePatches::remove(Tracee &tracee, std::uint64_t address) {
   if (read && now == kInt3) {
     [[maybe_unused]] const auto written = tracee.write(address, {&found->second.original, 1});
   }
+  strike(tracee, found->second);
   patches_.erase(found);
+}
+
+// --- the journal: a count, then entries
+
+namespace {
+
+constexpr std::uint64_t kMaxJournal = 4096;
+struct JournalEntry {
+  std::uint64_t address = 0;  // 0: free
+  std::uint64_t original = 0;
+};
+
+}  // namespace
+
+void CodePatches::keep_journal(Tracee &tracee, std::uint64_t address) {
+  journal_ = 0;
+  std::uint64_t count = 0;
+  if (address == 0 || !tracee.read(address, std::as_writable_bytes(std::span(&count, 1)))) return;
+  std::vector<JournalEntry> entries(std::min(count, kMaxJournal));
+  const auto got = tracee.read(address + sizeof count, std::as_writable_bytes(std::span(entries)));
+  if (!got || *got != entries.size() * sizeof(JournalEntry)) return;
+  journal_ = address + sizeof count;
+  used_.assign(entries.size(), false);
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    if (entries[i].address == 0) continue;
+    Patch left;
+    left.original = static_cast<std::byte>(entries[i].original);
+    left.entry = i;
+    left.users = 1;
+    patches_[entries[i].address] = left;
+    remove(tracee, entries[i].address);
+  }
+}
+
+// Before the int3 is written.
+void CodePatches::note(Tracee &tracee, std::uint64_t address, Patch &patch) {
+  const auto place = std::find(used_.begin(), used_.end(), false);
+  if (journal_ == 0 || place == used_.end()) return;
+  const auto index = static_cast<std::size_t>(place - used_.begin());
+  const JournalEntry entry{address, static_cast<std::uint64_t>(patch.original)};
+  if (!tracee.write(journal_ + index * sizeof entry, std::as_bytes(std::span(&entry, 1)))) return;
+  *place = true;
+  patch.entry = index;
+}
+
+void CodePatches::strike(Tracee &tracee, const Patch &patch) {
+  if (!patch.entry || journal_ == 0) return;
+  const JournalEntry none;
+  [[maybe_unused]] const auto written =
+      tracee.write(journal_ + *patch.entry * sizeof none, std::as_bytes(std::span(&none, 1)));
+  used_[*patch.entry] = false;
+}
+
+void CodePatches::forget_all() {
+  patches_.clear();
+  journal_ = 0;
+}
+
+std::size_t CodePatches::read(const Tracee &tracee, std::uint64_t address,
+                              std::span<std::byte> out) const {
+  const std::size_t got = tracee.read(address, out).value_or(0);
+  hide(address, out.first(got));
+  return got;
 }
 
 void CodePatches::hide(std::uint64_t address, std::span<std::byte> bytes) const {
@@ -52,6 +121,9 @@ Result<std::size_t> CodePatches::write(Tracee &tracee, std::uint64_t address,
   const std::size_t done = TRY(tracee.write(address, bytes));
   for (auto it = first; it != patches_.end() && it->first - address < done; ++it) {
     it->second.original = data[it->first - address];
+    strike(tracee, it->second);
+    it->second.entry.reset();
+    note(tracee, it->first, it->second);
   }
   return done;
 }

@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include "base/result.hpp"
 #include "debug/host/tracee.hpp"
@@ -19,6 +21,9 @@ class CodePatches {
   // Each insert needs its remove. Fault: there is no memory.
   Result<void> insert(Tracee &tracee, std::uint64_t address);
   void remove(Tracee &tracee, std::uint64_t address);
+  // Where the program wants to find what is put into it (boot/debug_journal.hpp), so that it can
+  // take it out by itself when this process dies; 0: nowhere. What another one has left is mended.
+  void keep_journal(Tracee &tracee, std::uint64_t address);
   bool at(std::uint64_t address) const { return patches_.count(address) != 0; }
   bool empty() const { return patches_.empty(); }
   // The bytes that were read from `address` on get what the program has there.
@@ -29,13 +34,21 @@ class CodePatches {
   void lift(Tracee &tracee, std::uint64_t address);
   void put_back(Tracee &tracee, std::uint64_t address);
   void remove_all(Tracee &tracee);
-  void forget_all() { patches_.clear(); }  // the memory is not there any more
+  // The bytes of the program, without ours.
+  std::size_t read(const Tracee &tracee, std::uint64_t address, std::span<std::byte> out) const;
+  void forget_all();  // the memory is not there any more, the journal neither
 
  private:
   struct Patch {
     std::byte original{};
     unsigned users = 0;
+    std::optional<std::size_t> entry{};  // of the journal
   };
+  void note(Tracee &tracee, std::uint64_t address, Patch &patch);
+  void strike(Tracee &tracee, const Patch &patch);
+
+  std::uint64_t journal_ = 0;  // the address of its first entry
+  std::vector<bool> used_;     // its entries
   std::map<std::uint64_t, Patch> patches_;
 };
 

@@ -106,6 +106,7 @@ Result<OutOfLine> OutOfLine::decode(std::span<const std::byte> bytes) {
                       category == ZYDIS_CATEGORY_UNCOND_BR || category == ZYDIS_CATEGORY_COND_BR;
   const bool immediate =
       instruction.operand_count > 0 && operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+  out.branch = branch;
   out.call = category == ZYDIS_CATEGORY_CALL;
   out.absolute = branch && (category == ZYDIS_CATEGORY_RET || !immediate);
   // Interrupts, far branches and what the CPU only gives to the host's kernel.

@@ -19,6 +19,7 @@ struct OutOfLine {
   std::uint8_t length = 0;           // of the original
   bool call = false;                 // pushes a return address that must be the original's
   bool absolute = false;             // its target does not depend on its place
+  bool branch = false;               // of any kind
   bool system_call = false;          // `syscall`: may block
   bool repeated = false;             // a string instruction with a rep prefix
   // A register (0..7 as encoded) that stands in for rip in the copy's operand; -1: none.

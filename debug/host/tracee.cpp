@@ -15,6 +15,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include "debug/host/child_signal.hpp"
 
@@ -383,6 +384,7 @@ void Tracee::stop(pid_t tid, std::vector<TraceEvent> &others) {
 void Tracee::resume(pid_t tid, RunHow how, int signal) {
   TracedThread *thread = get(tid);
   if (thread == nullptr || !thread->stopped) return;
+  if (signal != 0 && correct_registers) registers(tid);  // its handler sees them
   flush(tid);
   thread->how = how;
   thread->stopped = false;
@@ -419,6 +421,7 @@ const user_regs_struct *Tracee::registers(pid_t tid) {
   if (trace(PTRACE_GETREGS, tid, 0, reinterpret_cast<std::uintptr_t>(&cached.registers)) != 0) {
     return nullptr;
   }
+  if (correct_registers) cached.dirty = correct_registers(cached.registers);
   return &registers_.emplace(tid, cached).first->second.registers;
 }
 
@@ -427,6 +430,13 @@ user_regs_struct *Tracee::change_registers(pid_t tid) {
   Cached &cached = registers_.at(tid);
   cached.dirty = true;
   return &cached.registers;
+}
+
+void Tracee::write_back() {
+  for (auto &[tid, cached] : registers_) {
+    if (!std::exchange(cached.dirty, false)) continue;
+    trace(PTRACE_SETREGS, tid, 0, reinterpret_cast<std::uintptr_t>(&cached.registers));
+  }
 }
 
 void Tracee::flush(pid_t tid) {

@@ -86,6 +86,10 @@ class Tracee {
   // Called for each new thread while it still stands still before its first instruction.
   std::function<void(pid_t)> on_new_thread;
 
+  // Called with the registers of a thread that has stopped, when they are first looked at or a
+  // signal is delivered. True: it has changed them.
+  std::function<bool(user_regs_struct &)> correct_registers;
+
   // Readable when a tracee may have stopped; poll() until it gives nothing empties it.
   int event_fd() const;
   void rearm();  // makes it readable: there is more to do
@@ -113,9 +117,13 @@ class Tracee {
   void resume_as_before(pid_t tid);
   void let_go(pid_t tid);  // detaches one stopped thread
 
-  // Registers of a stopped thread. Changes are written when it is resumed. nullptr: it is gone.
+  // Registers of a stopped thread. Changes are written when it is resumed, or by write_back().
+  // nullptr: it is gone.
   const user_regs_struct *registers(pid_t tid);
   user_regs_struct *change_registers(pid_t tid);
+  // For threads that stand still for long: should this process be killed, the host resumes them as
+  // they are, without the signal they have stopped for.
+  void write_back();
   Result<std::vector<std::byte>> xstate(pid_t tid);
   Result<void> set_xstate(pid_t tid, std::span<const std::byte> data);
   Result<siginfo_t> signal_info(pid_t tid);

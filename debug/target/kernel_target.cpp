@@ -46,6 +46,11 @@ Result<void> KernelTarget::attach() {
     if (debug_registers_.empty()) return;
     [[maybe_unused]] const auto loaded = debug_registers_.load(*tracee_, tid);
   };
+  tracee_->correct_registers = [this](user_regs_struct &regs) {
+    const auto original = places_.original(regs.rip);
+    if (original) regs.rip = *original;
+    return original.has_value();
+  };
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
   stood_since_ns_ = now.tv_sec * 1'000'000'000LL + now.tv_nsec;
@@ -53,6 +58,7 @@ Result<void> KernelTarget::attach() {
   looked_ = false;
   find_program();
   open_view();
+  find_places();
   find_linker();
   find_own_breakpoints();
   current_ = current_thread().tid;
@@ -75,6 +81,7 @@ void KernelTarget::open_view() {
 void KernelTarget::find_own_breakpoints() {
   switched_ = panic_stop_ = hold_flag_ = 0;
   if (view_) {
+    patches_.keep_journal(*tracee_, view_->symbol("cowbird_debug_journal"));
     if (const std::uint64_t where = view_->symbol("cowbird_switched_address")) {
       switched_ = word(where).value_or(0);
     }
@@ -99,11 +106,9 @@ void KernelTarget::detach_all() {
     }
   }
   for (const auto &[host, signal] : reported_) tracee_->set_signal(host, signal);
+  for (const auto &[tid, thread] : tracee_->threads()) tracee_->registers(tid);  // off our places
   patches_.remove_all(*tracee_);
-  if (scratch_ != 0) {
-    [[maybe_unused]] const auto restored = tracee_->write(scratch_, scratch_bytes_);
-    scratch_ = 0;
-  }
+  places_.leave(*tracee_);
   debug_registers_.clear();
   load_debug_registers();
   hide_time();
@@ -426,9 +431,7 @@ Result<std::size_t> KernelTarget::read_memory(std::int64_t pid, std::uint64_t ad
   if (!attached() || pid != kKernelPid) return Err(Errno::Srch);
   const std::size_t done = TRY(tracee_->read(address, out));
   patches_.hide(address, out.first(done));
-  for (std::size_t i = 0; scratch_ != 0 && i < scratch_bytes_.size(); ++i) {
-    if (scratch_ + i - address < done) out[scratch_ + i - address] = scratch_bytes_[i];
-  }
+  places_.hide(address, out.first(done));
   return done;
 }
 

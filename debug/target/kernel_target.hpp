@@ -17,6 +17,7 @@
 #include "debug/host/code_patches.hpp"
 #include "debug/host/debug_registers.hpp"
 #include "debug/host/out_of_line.hpp"
+#include "debug/host/step_places.hpp"
 #include "debug/host/tracee.hpp"
 #include "debug/target/target.hpp"
 #include "debug/view/kernel_view.hpp"
@@ -102,6 +103,7 @@ class KernelTarget final : public Target, private MemoryReader {
     pid_t host = 0;                   // the host thread that carries it; 0: none does
     std::uint64_t saved_rsp = 0;      // while none does
     bool begun = false;               // it has made a step
+    bool steps() const { return kind == ResumeKind::Step || kind == ResumeKind::StepRange; }
   };
   // Where a fiber is now.
   struct Place {
@@ -129,6 +131,8 @@ class KernelTarget final : public Target, private MemoryReader {
   static std::uint64_t host_register(const user_regs_struct &regs, Reg reg);
 
   // kernel_target_run.cpp
+  static std::int64_t host_now();
+  static bool is_fault(int signal);
   void prepare_to_run();
   void interrupt_non_stop(ThreadId which);
   void stop_world();
@@ -139,13 +143,23 @@ class KernelTarget final : public Target, private MemoryReader {
   void drop_steps();
   void hide_time();
   void sort_out(const TraceEvent &event);
+  Plan *plan_on(pid_t host);
+  Plan *plan_of(std::int64_t tid);
+  Result<void> add_plan(const ResumeAction &action);
+  Result<void> give_signal(const ResumeAction &action);
+  Result<void> resume_non_stop(std::span<const ResumeAction> actions);
+  void hold(std::int64_t tid);
   void report(pid_t host, StopEvent event);
+
+  // kernel_target_events.cpp
   void handle(const TraceEvent &event);
   void handle_signal(pid_t host, int signal);
   void handle_trap(pid_t host);
   bool has_debug_hit(pid_t host);
   void debug_register_hit(pid_t host);
   void handle_exec();
+
+  // kernel_target_step.cpp
   void breakpoint_hit(pid_t host, std::uint64_t address);
   void own_breakpoint(pid_t host, std::uint64_t address);
   bool is_own(std::uint64_t address) const;
@@ -159,20 +173,15 @@ class KernelTarget final : public Target, private MemoryReader {
   void watch_switches();
   void go_on(pid_t host);
   bool may_run(pid_t host);
+  bool run_past(pid_t host);
   // Past the breakpoint at the thread's rip. Signalled and Gone have been handled then.
   StepResult step_over(pid_t host);
   OutOfLineRun step_lifted(pid_t host, std::uint64_t address);
-  Plan *plan_on(pid_t host);
-  Plan *plan_of(std::int64_t tid);
-  Result<void> add_plan(const ResumeAction &action);
-  Result<void> give_signal(const ResumeAction &action);
-  Result<void> resume_non_stop(std::span<const ResumeAction> actions);
-  void hold(std::int64_t tid);
   void load_debug_registers();
 
   // kernel_target_program.cpp
   void find_program();
-  void find_scratch();
+  void find_places();
   std::uint64_t auxv_value(std::uint64_t type);
   void find_linker();
   bool libraries_settled();
@@ -187,9 +196,7 @@ class KernelTarget final : public Target, private MemoryReader {
   std::string program_;
   std::uint64_t base_ = 0;   // load address of the program
   std::uint64_t entry_ = 0;  // its _start
-  // Where single instructions run (host/out_of_line.hpp), and what the program has there.
-  std::uint64_t scratch_ = 0;
-  std::array<std::byte, 16> scratch_bytes_{};
+  StepPlaces places_;
 
   // Addresses of our own breakpoints; 0: not there.
   std::uint64_t switched_ = 0;    // behind the change of stacks

@@ -80,16 +80,20 @@ void KernelTarget::find_program() {
     if (!read(headers + i * sizeof header, std::as_writable_bytes(std::span(&header, 1)))) break;
     if (header.p_type == PT_PHDR) base_ = headers - header.p_vaddr;
   }
-  find_scratch();
 }
 
-// _init has run when a debugger comes, and runs once. (gdb itself borrows _start.)
-void KernelTarget::find_scratch() {
-  scratch_ = 0;
+// The kernel has room for it. In another program _init has run when a debugger comes, and runs
+// once. (gdb itself borrows _start.)
+void KernelTarget::find_places() {
+  const std::uint64_t room = view_ ? view_->symbol("cowbird_debug_room") : 0;
+  if (room != 0) {
+    places_ = StepPlaces::in_room(*tracee_, room);
+    return;
+  }
   std::uint64_t where = dynamic_value(DT_INIT);
   if (where != 0 && where < base_) where += base_;
   if (where == 0) where = entry_ + 20;  // behind what gdb borrows for one thread
-  if (read(where, scratch_bytes_)) scratch_ = where;
+  places_ = StepPlaces::over_code(*tracee_, where);
 }
 
 std::uint64_t KernelTarget::auxv_value(std::uint64_t type) {

@@ -300,6 +300,30 @@ def gdb_may_die_and_come_back(scratch):
 
 
 @test
+def the_server_may_be_killed(scratch):
+    """What it has left in the kernel's code is taken out by the kernel, or by the next server."""
+    with Guest(scratch) as guest:
+        for condition in ("", " if $rdi == 1", " if $rdi == 1"):
+            with guest.attached() as gdb:
+                go_to(gdb, "sys_clock_nanosleep")
+                gdb.run("break sys_write" + condition)
+                gdb.run("break sys_exit_group" + condition)
+                if condition:
+                    gdb.run("continue &")
+                    guest.grow()
+                else:
+                    gdb.run("continue")
+                    gdb.stopped()
+                guest.servers[-1].kill()
+                guest.servers[-1].wait()
+            guest.is_free()
+            guest.grow()
+        text = guest.gdb("x/16xb sys_write", "disassemble sys_exit_group")
+        check("0xcc" not in text and "int3" not in text, text)
+        guest.is_free()
+
+
+@test
 def guest_time_stands_still(scratch):
     with Guest(scratch) as guest, guest.attached() as gdb:
         go_to(gdb, "sys_clock_nanosleep")
