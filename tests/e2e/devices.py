@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Devices of a running guest: `cowbird ls`, and hot-plug through the management console under load."""
+import fcntl
 import json
 import os
 import re
@@ -12,7 +13,8 @@ import time
 from pathlib import Path
 
 from agent_client import Agent
-from harness import COWBIRD, LIMIT, Skip, Terminal, alive, check, contains, cowbird, equal, main, test
+from console_guest import x_server
+from harness import COWBIRD, LIMIT, Skip, Terminal, alive, check, contains, cowbird, equal, main, processes_of, test
 from managed_guest import Guest, wait_until
 
 MIB = 1 << 20
@@ -330,6 +332,74 @@ def halt_ends_a_guest_that_a_debugger_holds(scratch):
             contains(guest.ask(*command.split()), "OK")
             guest.ended(status)
             agent.close()
+
+
+# --- what is left of a guest
+
+def resources(scratch, display):
+    """A machine with something of every kind on the host, and its environment."""
+    (scratch / "files").mkdir()
+    environment = {"DISPLAY": display, "TMPDIR": str(scratch / "files"), "XDG_RUNTIME_DIR": str(scratch / "files")}
+    image = disk(scratch)
+    port = free_port()
+    machine = "".join(f'[[{kind}]]\nname = "{name}"\n{keys}\n' for kind, name, keys in (
+        ("block", "ubda", f'plugin = "file"\npath = "{image}"'),
+        ("serial", "ssl0", f'plugin = "unix"\npath = "{scratch}/line.sock"'), ("serial", "ssl1", 'plugin = "pts"'),
+        ("serial", "ssl2", f'plugin = "port"\nport = {port}'), ("console", "con1", 'plugin = "xterm"'),
+        ("console", "con0", 'plugin = "fd"')))
+    return environment, machine, port, image
+
+
+@test
+def signals_leave_nothing_behind(scratch):
+    for program in ("xterm", "Xvfb"):
+        if shutil.which(program) is None:
+            raise Skip(f"{program} is not installed")
+    script = ("exec 3<>/dev/ttyS0 4<>/dev/ttyS1 5<>/dev/ttyS2 6<>/dev/tty1 7</dev/ubda; exec 8>/dev/watchdog; "
+              "echo opened; sleep 1000")
+    with x_server() as display:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            place = scratch / str(int(number))
+            place.mkdir()
+            environment, machine, port, image = resources(place, display)
+            before = dict(os.environ)
+            os.environ.update(environment)
+            try:
+                guest = Guest(place, script, name=f"signal{int(number)}", machine=machine, expect="opened")
+            finally:
+                os.environ.clear()
+                os.environ.update(before)
+            with guest:
+                guest.ask("config", f"gdb=unix:{place}/gdb.sock")
+
+                def words_of(process):
+                    try:
+                        return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+                    except OSError:
+                        return []
+
+                def names():
+                    return [b" ".join(words_of(process)[:2]) for process in processes_of(guest.process.pid)]
+
+                for part in (b"xterm", b"watchdog-process", b"gdbserver", b"cowbird-xterm-helper"):
+                    wait_until(lambda part=part: any(part in b" ".join(words_of(process))
+                                                     for process in processes_of(guest.process.pid)),
+                               f"the process {part!r} among {names()}")
+                family = processes_of(guest.process.pid)
+                terminal = guest.ask("config", "ssl1").removeprefix("OK pts:").strip()
+                check(Path(terminal).exists(), f"the terminal {terminal!r}")
+                check((place / "line.sock").exists(), "the socket of the channel unix")
+                guest.process.send_signal(number)
+                guest.ended(-number)
+                wait_until(lambda: not any(alive(process) for process in family), f"the end of {names()}")
+                check(not (place / "line.sock").exists(), "the socket of the channel unix is left")
+                check(not (place / "gdb.sock").exists(), "the socket of the gdb server is left")
+                equal(list((place / "files").rglob("*")), [], "files for a while")
+                with socket.socket() as client:
+                    check(client.connect_ex(("127.0.0.1", port)) != 0, "somebody listens on the port")
+                # The image is free: another guest gets it.
+                with open(image, "rb+") as file:
+                    fcntl.fcntl(file, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
 
 
 if __name__ == "__main__":

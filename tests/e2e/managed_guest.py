@@ -42,7 +42,11 @@ class Guest:
         self.process = subprocess.Popen([str(COWBIRD), "boot", str(self.file)], stdin=subprocess.DEVNULL,
                                         stdout=self.output, stderr=subprocess.STDOUT)
         if expect:
-            wait_until(lambda: expect in self.text() or self.process.poll() is not None, f"the guest's {expect!r}")
+            try:
+                wait_until(lambda: expect in self.text() or self.process.poll() is not None, f"the guest's {expect!r}")
+            except AssertionError as failure:
+                self.process.kill()
+                raise AssertionError(f"{failure}; it said: {self.text()[-2000:]}") from None
             check(self.process.poll() is None, f"the guest ended: {self.text()}")
 
     def text(self):
