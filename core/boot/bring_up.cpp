@@ -361,7 +361,7 @@ bool Machine::open_run_stdio(FsContext &fs, FdTable &files) {
       // same.
       file = open_path(walk_of(fs), "/dev/tty0", abi::kO_RDWR | abi::kO_NOCTTY, 0);
       if (!file) file = tty_file(*main_console_, abi::kO_RDWR);
-    } else if (::fcntl(fd, F_GETFD) >= 0) {
+    } else if (const int flags = ::fcntl(fd, F_GETFL); flags >= 0 && !(flags & O_PATH)) {
       file = make_host_stream(fd, access);
     } else {
       continue;  // closed for us, closed for the program

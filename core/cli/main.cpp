@@ -1,4 +1,5 @@
 // The `cowbird` program.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -11,7 +12,21 @@
 #include "debug/program/gdbserver.hpp"
 #include "mconsole/watchdog_process.hpp"
 
+namespace {
+
+// Else the next file that is opened would stand in for a standard descriptor that the caller has
+// closed. These can be neither read nor written.
+void keep_closed_descriptors() {
+  for (int fd = 0; fd <= 2; ++fd) {
+    if (::fcntl(fd, F_GETFD) >= 0) continue;
+    [[maybe_unused]] const int taken = ::open("/dev/null", O_PATH | O_CLOEXEC);
+  }
+}
+
+}  // namespace
+
 int main(int argc, char **argv) {
+  keep_closed_descriptors();
   // Started by /dev/watchdog, not by people.
   if (argc > 1 && std::string(argv[1]) == cowbird::mconsole::kWatchdogWord) {
     return cowbird::mconsole::run_watchdog_process(std::vector<std::string>(argv + 2, argv + argc));

@@ -52,7 +52,7 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
       return opened;
     }
     open_ = true;
-    ended_ = false;
+    continue_input();
     throttled_ = tty_->throttled;
     update_window();
     // A channel says that it has become readable only after a read that found nothing.
@@ -134,7 +134,7 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
   }
 
   void on_events(Channel &from, std::uint32_t events) {
-    if (events & Channel::Connected) ended_ = false;
+    if (events & (Channel::Connected | Channel::HangUp)) continue_input();
     if (events & (Channel::Window | Channel::Connected)) update_window();
     if (&from == reader() && (events & Channel::Break)) tty_input_break(*tty_);
     if (&from == reader() && (events & (Channel::Readable | Channel::Connected))) pump_input();
@@ -173,14 +173,15 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
     }
   }
 
-  // The host's side has ended (a pipe, a file): the guest sees what a typed end-of-file character
-  // means, once, and then a silent line.
+  // The host's side has ended: a pipe, a file.
   void end_of_input() {
-    if (ended_) return;
-    ended_ = true;
-    const auto &termios = tty_->ldisc.termios();
-    const auto eof = static_cast<std::byte>(termios.cc[abi::kVEOF]);
-    if (tty_->ldisc.canonical() && eof != std::byte{0}) tty_input(*tty_, std::span(&eof, 1));
+    if (std::exchange(ended_, true)) return;
+    log_info("{}: the end of its input", tty_->name);
+    tty_end_input(*tty_);
+  }
+  void continue_input() {
+    ended_ = false;
+    tty_continue_input(*tty_);
   }
 
   void linger() {

@@ -42,6 +42,8 @@ class LineDiscipline {
   // --- the other side
   void receive(std::span<const std::byte> bytes);
   void receive_break();
+  // Something was typed, and no end of a line.
+  bool unfinished_line() const { return canonical() && line_length() != 0; }
   std::size_t input_room() const;
 
   // --- readers

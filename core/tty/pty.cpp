@@ -43,6 +43,9 @@ class PtyPair final : public RefCounted<PtyPair>, public TtyPort {
     if (!on) write_wait.wake_all(kPOLLOUT | kPOLLWRNORM);
   }
   void first_open() override { slave_closed = false; }
+  // As on Linux the master sees an end only when the dead descriptors are closed too.
+  void hung_up_by_guest() override {}
+  void dead_closed() override { last_close(); }
   void last_close() override {
     slave_closed = true;
     read_wait.wake_all(kPOLLHUP);

@@ -86,6 +86,23 @@ void Tty::flush_to_port() {
   flushing = false;
 }
 
+void Tty::end_input() {
+  if (std::exchange(input_ended, true)) return;
+  end_reader = -1;
+  // A line without its end is a line all the same.
+  const auto eof = static_cast<std::byte>(ldisc.termios().cc[kVEOF]);
+  if (ldisc.unfinished_line() && eof != std::byte{kVDisable}) ldisc.receive(std::span(&eof, 1));
+  read_wait.wake_all(kPollIn | kPollRdNorm);
+}
+
+void Tty::continue_input() { input_ended = false; }
+
+bool Tty::at_end() const {
+  if (!input_ended || ldisc.readable(1)) return false;
+  const Task *const reader = current_thread()->as_task();
+  return reader != nullptr && (end_reader == -1 || end_reader == reader->process->sid);
+}
+
 void Tty::after_read() {
   if (throttled && ldisc.input_room() > LineDiscipline::kLineMax / 2) {
     throttled = false;
@@ -105,6 +122,7 @@ Result<void> Tty::activate() {
 void Tty::hangup(Hangup by) {
   ++generation;
   const bool closed = opens != 0 && lasting == 0;
+  dead_files += opens - lasting;
   opens = lasting;
   exclusive = false;
   if (opens == 0) record.reset();
@@ -163,7 +181,10 @@ TtyFile::TtyFile(Ref<Tty> tty, std::uint32_t flags, OpenedAs opened_as)
 }
 
 TtyFile::~TtyFile() {
-  if (dead()) return;
+  if (dead()) {
+    if (--tty_->dead_files == 0 && tty_->opens == 0) tty_->port.dead_closed();
+    return;
+  }
   if (lasts()) --tty_->lasting;
   if (--tty_->opens == 0) tty_->released();
 }
@@ -212,11 +233,16 @@ Result<std::uint64_t> TtyFile::take(IovIter &to, bool &eof) {
   return to.copy_to(std::span(buffer).first(got));
 }
 
+bool TtyFile::readable(std::size_t minimum) const {
+  if (dead() || tty_->ldisc.readable(minimum)) return true;
+  return tty_->input_ended && (tty_->ldisc.readable(1) || tty_->at_end());
+}
+
 Result<void> TtyFile::wait_readable(std::size_t minimum, std::int64_t deadline_ns) {
-  if (nonblocking() && !tty_->ldisc.readable(minimum) && !dead()) return Err(Errno::Again);
+  if (nonblocking() && !readable(minimum)) return Err(Errno::Again);
   return wait_event(
-      tty_->read_wait, [&] { return dead() || tty_->ldisc.readable(minimum); },
-      SleepMode::Interruptible, "tty_read", deadline_ns);
+      tty_->read_wait, [&] { return readable(minimum); }, SleepMode::Interruptible, "tty_read",
+      deadline_ns);
 }
 
 Result<std::uint64_t> TtyFile::read_canonical(IovIter &to) {
@@ -227,7 +253,13 @@ Result<std::uint64_t> TtyFile::read_canonical(IovIter &to) {
     bool eof = false;
     const std::uint64_t got = TRY(take(to, eof));
     if (got > 0 || eof) return got;
+    if (tty_->at_end()) return take_end();
   }
+}
+
+std::uint64_t TtyFile::take_end() {
+  if (!dead()) tty_->end_reader = current_task().process->sid;
+  return 0;
 }
 
 // The four cases of termios(3), "Canonical and noncanonical mode".
@@ -247,10 +279,12 @@ Result<std::uint64_t> TtyFile::read_raw(IovIter &to) {
   }
   if (vtime == 0 || nonblocking()) {
     TRY(wait_readable(nonblocking() ? 1 : minimum, kNoDeadline));
+    if (tty_->at_end()) return take_end();
     return take(to, eof);
   }
   TRY(wait_readable(1, kNoDeadline));
-  for (std::size_t had = 0; had < minimum && !dead();) {
+  if (tty_->at_end()) return take_end();
+  for (std::size_t had = 0; had < minimum && !dead() && !tty_->input_ended;) {
     had = tty_->ldisc.available();
     const auto waited = wait_readable(std::min(had + 1, minimum), clock::monotonic_ns() + vtime);
     if (waited.is(Errno::TimedOut)) break;
@@ -305,7 +339,7 @@ std::uint32_t TtyFile::poll(PollTable *table) {
     table->wait(tty_->write_wait);
   }
   std::uint32_t events = 0;
-  if (tty_->ldisc.readable(poll_minimum())) events |= kPollIn | kPollRdNorm;
+  if (readable(poll_minimum())) events |= kPollIn | kPollRdNorm;
   if (tty_->ldisc.output_room() >= kWritableRoom) events |= kPollOut | kPollWrNorm;
   return events;
 }
@@ -330,6 +364,8 @@ void tty_input(Tty &tty, std::span<const std::byte> bytes) {
   }
 }
 
+void tty_end_input(Tty &tty) { tty.end_input(); }
+void tty_continue_input(Tty &tty) { tty.continue_input(); }
 void tty_input_break(Tty &tty) { tty.ldisc.receive_break(); }
 std::size_t tty_input_room(const Tty &tty) { return tty.ldisc.input_room(); }
 void tty_port_writable(Tty &tty) { tty.output_ready(); }

@@ -33,6 +33,9 @@ class TtyPort {
   virtual void last_close() {}
   // vhangup(2): the guest's descriptors are dead, but somebody may open the terminal again at once.
   virtual void hung_up_by_guest() { last_close(); }
+  // The last of the descriptors that a hang-up has left dead is closed, and nobody has opened the
+  // terminal again.
+  virtual void dead_closed() {}
   // All that was written has been taken by write().
   virtual void drained() {}
   // The guest stopped (or goes on) reading: its input buffer is full.
@@ -54,6 +57,10 @@ Ref<Tty> make_tty(std::string name, DeviceNumber number, TtyPort &port);
 void tty_input(Tty &tty,
                std::span<const std::byte>
                    bytes);  // bytes that arrived; what does not fit is dropped after throttle
+// Nothing more will arrive: end of file for the session that reads next. It may arrive again after
+// tty_continue_input().
+void tty_end_input(Tty &tty);
+void tty_continue_input(Tty &tty);
 // A break arrived: what the terminal's modes say (IGNBRK, BRKINT, PARMRK of termios(3)).
 void tty_input_break(Tty &tty);
 std::size_t tty_input_room(const Tty &tty);

@@ -23,6 +23,11 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
 
   // Sends queued output to the port, as much as it takes.
   void flush_to_port();
+  // The other side has nothing more to say. The first session that reads behind the last byte finds
+  // the end of file, as often as it reads; others wait, as on a silent line.
+  void end_input();
+  void continue_input();
+  bool at_end() const;  // for the calling task
   // Wakes pollers and readers; tells the port to go on when there is room again.
   void after_read();
   // All open files are dead but those that last. By the guest: vhangup(2). With the session: its
@@ -51,9 +56,12 @@ class Tty final : public RefCounted<Tty>, public LineDiscipline::Sink {
   bool exclusive = false;
   bool active = false;
   bool throttled = false;
+  bool input_ended = false;
+  int end_reader = -1;  // the session that has found the end; -1: none yet
   bool flushing = false;
   bool kernel_console = false;        // held by the kernel: its session outlives its last file
   unsigned opens = 0;                 // files that are not dead
+  unsigned dead_files = 0;            // files of before a hang-up that are not closed yet
   unsigned lasting = 0;               // those of them that outlive a hang-up
   std::uint64_t generation = 0;       // counts hang-ups: files of an older one are dead
   std::unique_ptr<ConsoleTap> tap;    // of consoles and serial lines: add_console_tap()
@@ -85,6 +93,8 @@ class TtyFile final : public File {
 
  private:
   bool lasts() const { return opened_as_ != OpenedAs::Itself; }
+  // What a reader of at least `minimum` bytes waits for.
+  bool readable(std::size_t minimum) const;
   bool dead() const { return !lasts() && generation_ != tty_->generation; }
   // Takes the lock of readers or writers; Again, RestartSys.
   Result<void> take_turn(SleepMutex &lock) const;
@@ -92,6 +102,8 @@ class TtyFile final : public File {
   Result<std::uint64_t> read_raw(IovIter &to);
   Result<void> wait_readable(std::size_t minimum, std::int64_t deadline_ns);
   Result<std::uint64_t> take(IovIter &to, bool &eof);
+  // The end of the input was found by this session.
+  std::uint64_t take_end();
   std::size_t poll_minimum() const;
 
   Ref<Tty> tty_;

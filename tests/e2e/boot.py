@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import signal
+import subprocess
 import termios
 import time
 
@@ -142,6 +143,34 @@ def boots_without_a_terminal(scratch):
     result = cowbird("boot", machine(scratch, ""), stdin=b"echo o''ut\npoweroff -f\n")
     equal(result.returncode, 0, result.stderr.decode()[-500:])
     contains(result.stdout, "out")
+
+
+@test
+def end_of_input_is_an_end_for_who_reads_it(scratch):
+    # For one session as often as it reads, so that a script's last shell ends; the next one finds a silent line.
+    file = machine(scratch, '[machine]\nquiet = true\ninit = "/bin/sh"\n'
+                   'args = ["-c", "cat; cat; read x; echo $?; head -c 1 | wc -c; stty raw; head -c 1 | wc -c; stty cooked; '
+                   'setsid sh -c \'read x </dev/console\' & sleep 1; jobs; poweroff -f"]\n')
+    for words, wanted in ((b"", "1\n0\n0\n"), (b"a line\nno end", "a line\nno end1\n0\n0\n")):
+        result = cowbird("boot", file, stdin=words)
+        equal(result.returncode, 0, result.stderr.decode())
+        contains(result.stdout.replace(b"\r", b""), wanted)
+        contains(result.stdout, "Running")  # the second session waits
+    result = cowbird("boot", file, "--set", 'machine.args=["-i"]', stdin=b"echo $((40 + 2))\n")
+    contains(result.stdout, "42\r\n")
+    equal(result.returncode, 3, "exit status: process 1 has ended")
+
+
+@test
+def closed_descriptors_stay_closed(scratch):
+    file = machine(scratch, "")
+    script = f'exec "{COWBIRD}" boot "{file}" <&-'
+    result = subprocess.run(["/bin/sh", "-c", script], capture_output=True, timeout=60, check=False)
+    equal(result.returncode, 1, "exit status")
+    contains(result.stderr, 'The host file descriptor 0 (key "input") is not open.')
+    script = f'exec "{COWBIRD}" run -- sh -c "read x || echo no input" <&-'
+    result = subprocess.run(["/bin/sh", "-c", script], capture_output=True, timeout=60, check=False)
+    equal(result.stdout, b"no input\n", "output of a program without standard input")
 
 
 @test

@@ -14,8 +14,16 @@ namespace {
 int report_fd = -1;
 
 void say(char letter) { CHECK_EQ(write(report_fd, &letter, 1), 1); }
-void on_leader_hangup(int) { say('H'); }
-void on_leader_continue(int) { say('C'); }
+volatile sig_atomic_t signals_seen;
+
+void on_leader_hangup(int) {
+  say('H');
+  signals_seen = signals_seen + 1;
+}
+void on_leader_continue(int) {
+  say('C');
+  signals_seen = signals_seen + 1;
+}
 void on_job_hangup(int) { say('h'); }
 
 // A pseudoterminal, and a pipe by which its session tells what happens.
@@ -85,11 +93,6 @@ void check_dead(int fd) {
   CHECK_ERRNO(open("/dev/tty", O_RDWR), ENXIO);
 }
 
-void sleep_until_signal() {
-  const timespec time{20, 0};
-  nanosleep(&time, nullptr);
-}
-
 void check_child(pid_t child) { CHECK_EQ(wait_for(child), 0); }
 
 TEST(closed_master_hangs_the_session_up) {
@@ -98,7 +101,7 @@ TEST(closed_master_hangs_the_session_up) {
     terminal.lead_session();
     start_job(terminal.slave);
     say('r');
-    sleep_until_signal();
+    CHECK(eventually([] { return signals_seen == 2; }));
     check_dead(terminal.slave);
     // The job hears of it when the leader ends, as it is the leader that has lost its terminal.
     sleep_ms(200);

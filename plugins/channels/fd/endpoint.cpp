@@ -27,7 +27,7 @@ void check_descriptor(int fd, int access, const char *key) {
   const int flags = fcntl(fd, F_GETFL);
   const std::string name =
       "The host file descriptor " + std::to_string(fd) + " (key \"" + key + "\")";
-  if (flags < 0) {
+  if (flags < 0 || (flags & O_PATH) != 0) {
     throw Error(
         EBADF, name + " is not open. Give a descriptor that the program inherits, or -1 for none.");
   }
