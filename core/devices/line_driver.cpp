@@ -25,9 +25,16 @@ LineDriver::LineDriver(const Kind &kind, DeviceHost host)
     : kind_(kind),
       syntax_(fmt::format("{}<n>=<channel>[,<channel>]", kind.prefix)),
       host_(std::move(host)),
-      catalog_(host_.plugins) {}
+      catalog_(host_.plugins) {
+  set_console_tap_maker(std::string(kind_.prefix), [this](std::string_view name) {
+    const auto unit = line_unit(name.substr(kind_.prefix.size()));
+    std::string error;
+    if (unit && !line(*unit, error) && !error.empty()) log_err("{}: {}", name, error);
+  });
+}
 
 LineDriver::~LineDriver() {
+  set_console_tap_maker(std::string(kind_.prefix), {});
   if (!registered_) return;
   unregister_char_device(kTtyMajor, kind_.first_minor);
   unregister_char_device(kind_.more_major, kind_.minors);

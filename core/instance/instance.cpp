@@ -224,9 +224,10 @@ std::unique_ptr<InstanceDirectory> InstanceDirectory::claim(const fs::path &root
     if (opened != Opened::Yes) continue;
     if (const auto owner = owner_of(made->directory_fd_.get())) {
       error = fmt::format(
-          "A guest named \"{}\" is running already: process {}, directory {}. Stop it, or choose "
-          "another [machine] name.",
-          name, *owner, path.string());
+          "A guest named \"{}\" is running already: process {}, directory {}. Stop it "
+          "(cowbird mconsole {} halt), or give this one another name (--set machine.name=OTHER, or "
+          "umid=OTHER among UML's words).",
+          name, *owner, path.string(), name);
       return nullptr;
     }
     if (!empty_stale(path, made->directory_fd_.get(), error)) return nullptr;

@@ -354,7 +354,7 @@ void Server::greet(Client &client, const wire::Frame &frame) {
                     wire::kVersion, hello->version));
   }
   const std::string name = hello->device.empty() ? "con0" : hello->device;
-  ConsoleTap *const tap = find_console_tap(name);
+  ConsoleTap *const tap = find_or_make_console_tap(name);
   if (!tap) return refuse(no_such_device(name));
   client.tap = tap;
   client.read_only = hello->read_only;

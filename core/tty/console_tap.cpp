@@ -1,6 +1,7 @@
 #include "tty/console_tap.hpp"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "tty/tty_impl.hpp"
@@ -11,6 +12,7 @@ namespace {
 struct TapTable {
   std::vector<ConsoleTap *> taps;
   ConsoleObserver *observer = nullptr;
+  std::map<std::string, std::function<void(std::string_view)>> makers;  // by prefix
 };
 TapTable &table() {
   static TapTable *const instance = new TapTable;
@@ -91,6 +93,22 @@ void remove_console_tap(Tty &tty) {
   std::erase(table().taps, tty.tap.get());
   if (ConsoleObserver *const observer = table().observer) observer->removed(*tty.tap);
   tty.tap.reset();
+}
+
+void set_console_tap_maker(std::string prefix, std::function<void(std::string_view name)> make) {
+  if (make) {
+    table().makers[std::move(prefix)] = std::move(make);
+  } else {
+    table().makers.erase(prefix);
+  }
+}
+
+ConsoleTap *find_or_make_console_tap(std::string_view name) {
+  if (ConsoleTap *const tap = find_console_tap(name)) return tap;
+  for (const auto &[prefix, make] : table().makers) {
+    if (name.starts_with(prefix)) make(name);
+  }
+  return find_console_tap(name);
 }
 
 ConsoleTap *find_console_tap(std::string_view name) {

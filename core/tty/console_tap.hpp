@@ -82,8 +82,14 @@ class ConsoleTap {
 ConsoleTap &add_console_tap(std::string name, Tty &tty);
 // Before the line is removed while the guest runs, or gets another name.
 void remove_console_tap(Tty &tty);
+// Lines that nobody has named are made when they are needed: `make` makes the line of a device name
+// that begins with `prefix` ("con"), with its tap, or does nothing. An empty function: none any
+// more.
+void set_console_tap_maker(std::string prefix, std::function<void(std::string_view name)> make);
 
 // --- for the console server
+// As find_console_tap(); a line that can be made is made.
+ConsoleTap *find_or_make_console_tap(std::string_view name);
 // nullptr when there is none of this name.
 ConsoleTap *find_console_tap(std::string_view name);
 // In the order in which they were added.

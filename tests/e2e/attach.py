@@ -398,5 +398,25 @@ def another_console(scratch):
             check("onsecond" not in first.output, "output of con1 went to con0")
 
 
+@test
+def a_console_that_the_guest_has_not_opened(scratch):
+    # Also one that only the setting for all makes; the guest's first opening comes later.
+    file = scratch / "more.toml"
+    file.write_text('[machine]\nname = "more"\n[[console]]\nname = "con0"\nplugin = "null"\n'
+                    '[[console]]\nname = "con*"\nplugin = "null"\n[[serial]]\nname = "ssl*"\nplugin = "none"\n')
+    environment = {"COWBIRD_DIR": str(scratch)}
+    equal(cowbird("boot", "--daemon", file, environment=environment).returncode, 0, "exit status")
+    with Terminal([COWBIRD, "console", "more", "con0"], environment=environment) as first:
+        with Terminal([COWBIRD, "console", "more", "con7"], environment=environment) as late:
+            late.expect("This is con7 of more; ctrl-] d leaves it. The guest has not opened it yet.", LIMIT)
+            first.type("\necho to the se''venth > /dev/tty7\n")
+            late.expect("to the seventh", LIMIT)
+        result = cowbird("console", "more", "ssl3", environment=environment)
+        equal(result.returncode, 1, "exit status without a channel")
+        contains(result.stderr, "more has no console ssl3")
+        first.type("poweroff\n")
+        first.expect("The guest has ended", LIMIT)
+
+
 if __name__ == "__main__":
     main()

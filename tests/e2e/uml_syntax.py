@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 
-from harness import COWBIRD, Terminal, check, contains, cowbird, equal, main, prompt_of, test
+from harness import COWBIRD, EXAMPLES, Terminal, check, contains, cowbird, equal, main, prompt_of, test
 
 # Every line of syntax that the documents of UML show, and a part of what must come of it; "!": refused.
 LINES = [
@@ -255,6 +255,30 @@ def a_daemon_is_listed_attached_to_and_ended(scratch):
             os.kill(guest["pid"], signal.SIGKILL)
         except OSError:
             pass
+
+
+@test
+def two_guests_from_one_machine(scratch):
+    environment = {"COWBIRD_DIR": str(scratch / "guests")}
+    words = ("boot", "--daemon", EXAMPLES / "hello.toml")
+    equal(cowbird(*words, environment=environment).returncode, 0, "exit status of the first")
+    try:
+        pid = running(scratch / "guests")["hello"]["pid"]
+        result = cowbird(*words, environment=environment)
+        equal(result.returncode, 1, "exit status of the second")
+        contains(result.stderr, f'A guest named "hello" is running already: process {pid}')
+        # What it says helps.
+        contains(result.stderr, "(cowbird mconsole hello halt)")
+        contains(result.stderr, "--set machine.name=OTHER")
+        equal(cowbird(*words, "--set", "machine.name=OTHER", environment=environment).returncode, 0, "exit status of another")
+        equal(sorted(running(scratch / "guests")), ["OTHER", "hello"])
+        for name in ("OTHER", "hello"):
+            equal(cowbird("mconsole", name, "halt", environment=environment).returncode, 0, "exit status of halt")
+        gone(pid)
+        equal(cowbird(*words, environment=environment).returncode, 0, "exit status when the name is free again")
+    finally:
+        for guest in running(scratch / "guests").values():
+            os.kill(guest["pid"], signal.SIGKILL)
 
 
 @test

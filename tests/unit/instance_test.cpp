@@ -98,7 +98,8 @@ TEST_CASE("the directory of a guest that runs is refused, also to the same proce
     CHECK(!claim(scratch.root, "demo", &said));
     CHECK(said ==
           fmt::format("A guest named \"demo\" is running already: process {}, directory {}. "
-                      "Stop it, or choose another [machine] name.",
+                      "Stop it (cowbird mconsole demo halt), or give this one another name "
+                      "(--set machine.name=OTHER, or umid=OTHER among UML's words).",
                       ::getpid(), made->path().string()));
   }
   const pid_t other = ::fork();
