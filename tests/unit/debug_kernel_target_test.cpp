@@ -29,8 +29,8 @@ namespace {
 // The view of the test program: its fibers are threads 1 to 4.
 class FakeView final : public KernelView {
  public:
-  FakeView(MemoryReader &memory, std::uint64_t info, std::int64_t &hidden)
-      : memory_(memory), address_(info), hidden_(hidden) {}
+  FakeView(MemoryReader &memory, std::uint64_t info, std::int64_t &hidden, bool has_room)
+      : memory_(memory), address_(info), hidden_(hidden), has_room_(has_room) {}
 
   Result<void> refresh() override {
     TRY(memory_.read(address_, std::as_writable_bytes(std::span(&info_, 1))));
@@ -88,6 +88,8 @@ class FakeView final : public KernelView {
     if (name == "cowbird_switched_address") return info_.switched_address;
     if (name == "cowbird_panic_stop") return info_.panic_stop;
     if (name == "cowbird_debug_hold") return info_.hold;
+    if (name == "cowbird_debug_room" && has_room_) return info_.room;
+    if (name == "cowbird_debug_journal") return info_.journal;
     return 0;
   }
   std::string system_call_name(std::uint64_t) override { return "call"; }
@@ -109,6 +111,7 @@ class FakeView final : public KernelView {
   MemoryReader &memory_;
   std::uint64_t address_;
   std::int64_t &hidden_;
+  bool has_room_;
   traced::Info info_{};
   debug_view::Table table_{};
   std::vector<KernelThread> threads_;
@@ -117,7 +120,8 @@ class FakeView final : public KernelView {
 
 class Program {
  public:
-  explicit Program(bool non_stop = false) {
+  // Without room for copies of instructions it is as an older kernel.
+  explicit Program(bool non_stop = false, bool has_room = true) {
     int out[2];
     REQUIRE(::pipe2(out, O_CLOEXEC) == 0);
     pid_ = ::fork();
@@ -131,9 +135,9 @@ class Program {
     address_ = read_address();
     target_ = std::make_unique<KernelTarget>(
         pid_,
-        [this](MemoryReader &memory, const std::string &, std::uint64_t,
-               std::string &why) -> Result<std::unique_ptr<KernelView>> {
-          auto view = std::make_unique<FakeView>(memory, address_, hidden_ns);
+        [this, has_room](MemoryReader &memory, const std::string &, std::uint64_t,
+                         std::string &why) -> Result<std::unique_ptr<KernelView>> {
+          auto view = std::make_unique<FakeView>(memory, address_, hidden_ns, has_room);
           if (!view->refresh()) {
             why = "The program has no table.";
             return Err(Errno::NoEnt);
@@ -356,8 +360,45 @@ TEST_CASE("conditions are evaluated here", "[kernel_target]") {
   REQUIRE(program->insert_breakpoint(software(info.counted)));
 }
 
-TEST_CASE("instructions of all kinds run beside their breakpoints", "[kernel_target]") {
+TEST_CASE("what stands in code is in the program's journal", "[kernel_target]") {
   Program program;
+  REQUIRE(program->attach());
+  const auto info = program.info();
+  const auto entries = [&] {
+    std::set<std::uint64_t> found;
+    const auto count = program.peek(info.journal);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      const auto address = program.peek(info.journal + 8 + 16 * i);
+      if (address != 0) found.insert(address);
+    }
+    return found;
+  };
+  CHECK(entries().count(info.panic_stop) == 1);  // our own
+  CHECK(entries().count(info.counted) == 0);
+  REQUIRE(program->insert_breakpoint(software(info.counted)));
+  CHECK(entries().count(info.counted) == 1);
+  REQUIRE(program->remove_breakpoint(software(info.counted)));
+  CHECK(entries().count(info.counted) == 0);
+  // As if a server had been killed: an int3 where a byte of code was.
+  std::byte original{};
+  REQUIRE(program->read_memory(kKernelPid, info.counted, {&original, 1}));
+  const std::array<std::uint64_t, 2> left{info.counted, static_cast<std::uint64_t>(original)};
+  const std::uint64_t last = info.journal + 8 + 16 * (program.peek(info.journal) - 1);
+  REQUIRE(program->write_memory(kKernelPid, last, std::as_bytes(std::span(left))));
+  const std::byte int3{0xcc};
+  REQUIRE(program->write_memory(kKernelPid, info.counted, {&int3, 1}));
+  program->detach_all();
+  REQUIRE(program->attach());
+  std::byte now{};
+  REQUIRE(program->read_memory(kKernelPid, info.counted, {&now, 1}));
+  CHECK(now == original);
+  CHECK(entries().count(info.counted) == 0);
+  program->detach_all();
+  program.check_free();
+}
+
+TEST_CASE("instructions of all kinds run beside their breakpoints", "[kernel_target]") {
+  Program program(false, GENERATE(true, false));
   REQUIRE(program->attach());
   const auto info = program.info();
   std::array<std::byte, 512> code;

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <thread>
 
+#include "boot/debug_journal.hpp"
 #include "sched/context.hpp"
 
 namespace {
@@ -244,6 +245,11 @@ std::uint64_t address(T *of) {
   return reinterpret_cast<std::uint64_t>(of);
 }
 
+// As the kernel's: a debugger that has gone has left an int3.
+void on_trap(int, siginfo_t *trap, void *context) {
+  if (!cowbird::boot::outlive_debugger(*trap, *static_cast<ucontext_t *>(context))) std::_Exit(94);
+}
+
 }  // namespace
 
 extern "C" void cowbird_thread_main(cowbird::Thread *raw) {
@@ -253,6 +259,10 @@ extern "C" void cowbird_thread_main(cowbird::Thread *raw) {
 
 int main(int, char **argv) {
   arguments = argv;
+  struct sigaction action {};
+  action.sa_sigaction = on_trap;
+  action.sa_flags = SA_SIGINFO | SA_NODEFER;
+  sigaction(SIGTRAP, &action, nullptr);
   for (unsigned i = 0; i < traced::kFibers; ++i) make_fiber(i);
   info.switched_address = address(&cowbird::cowbird_switched_address);
   info.counted = address(&counted);
@@ -260,6 +270,8 @@ int main(int, char **argv) {
   info.sleeper_woken = address(&sleeper_woken);
   info.panic_stop = address(&cowbird_panic_stop);
   info.hold = address(&cowbird_debug_hold);
+  info.room = address(cowbird_debug_room);
+  info.journal = address(&cowbird_debug_journal);
   info.addition = address(&addition);
   info.rip_relative = address(&rip_relative_test);
   info.calls = address(&calls_test);

@@ -29,6 +29,7 @@ struct Info {
   // Addresses.
   std::uint64_t switched_address, counted, fiber_work, sleeper_woken, panic_stop, hold, addition,
       spawned, watched, count, cause_fault;
+  std::uint64_t room, journal;                                          // boot/debug_journal.hpp
   std::uint64_t rip_relative, calls, repeated, blocked_call, code_end;  // in this order
   // Words that tests write: what to do next.
   std::uint32_t wake_sleeper, make_thread, fault, panic, run_again, load_plugin, spawn, end;
