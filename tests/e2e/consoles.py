@@ -2,6 +2,8 @@
 """The guest's consoles on every channel, with the real programs that people sit at them with."""
 import os
 import re
+import select
+import socket
 import subprocess
 import time
 
@@ -155,6 +157,43 @@ def a_stuck_terminal_holds_up_only_its_writer(scratch):
             start = text.find("\n1\n2\n3\n") + 1
             same = len(os.path.commonprefix([text[start:], wanted]))
             check(same == len(wanted), f"after {same} characters comes {text[start + same - 50:start + same + 150]!r}")
+
+
+@test
+def peers_that_are_not_there_and_peers_that_do_not_read(scratch):
+    port, path = free_port(), scratch / "con2.sock"
+    channels = (port_console(port, 'protocol = "raw"'), ['plugin = "unix"', f'path = "{path}"'], ['plugin = "pts"'])
+    lines = "".join(f"{n}\r\n" for n in range(1, 100001)).encode()
+    with Guest(scratch, *channels) as guest:
+        guest.run("exec 4<>/dev/tty1 5<>/dev/tty2 6<>/dev/tty3; seq 1 100000 > /tmp/lines")
+
+        def connect(fd):
+            if fd == 6:
+                return os.open(guest.pts_of("con3"), os.O_RDWR | os.O_NOCTTY)
+            client = socket.create_connection(("127.0.0.1", port)) if fd == 4 else socket.socket(socket.AF_UNIX)
+            if fd == 5:
+                client.connect(str(path))
+            return client.detach()
+
+        def read_lines(client):
+            got = bytearray()
+            while not got.endswith(b"\n100000\r\n"):
+                check(select.select([client], [], [], LIMIT)[0], f"after {len(got)} bytes nothing has come")
+                got += os.read(client, 65536)
+            return bytes(got)
+        for fd in (4, 5, 6):
+            # Nobody there: all is taken, and the end of it is kept.
+            contains(guest.run(f"cat /tmp/lines >&{fd}; echo status=$?"), "status=0")
+            client = connect(fd)
+            kept = read_lines(client)
+            check(lines.endswith(kept) and 16000 < len(kept) <= 16384, f"kept are {len(kept)} bytes: {kept[:40]} to {kept[-40:]}")
+            # Somebody there who does not read: who writes waits, and nothing else; then all of it comes.
+            guest.run(f"cat /tmp/lines >&{fd} & echo")
+            said = guest.run("seq 1 1000 | tail -n 1; ps")
+            check(fd == 4 or "cat /tmp/lines" in said, f"nobody waits: {said}")  # the host's TCP may take all of it
+            check(read_lines(client) == lines, "what was read is not what was written")
+            os.close(client)
+            guest.run(f"wait; exec {fd}<>/dev/tty{fd - 3}")  # hung up
 
 
 def send(guest, size, name):
