@@ -29,6 +29,13 @@ DeviceReply bad_unit(std::string_view unit) {
       unit));
 }
 
+// Of a query or a removal.
+DeviceReply flags_given(const Unit &unit) {
+  return DeviceReply::refused(fmt::format(
+      "The flags \"{}\" belong to a setting, config {}{}=FILE; here the name is {}.", unit.flags,
+      block::ubd_name(unit.index), unit.flags, block::ubd_name(unit.index)));
+}
+
 DeviceReply absent(unsigned index) {
   return DeviceReply::refused(fmt::format("There is no {}.", block::ubd_name(index)));
 }
@@ -120,7 +127,8 @@ DeviceReply BlockDriver::configure(std::string_view unit_text, std::string_view 
 
 DeviceReply BlockDriver::query(std::string_view unit_text) {
   const auto unit = parse_unit(unit_text);
-  if (!unit || !unit->flags.empty()) return bad_unit(unit_text);
+  if (!unit) return bad_unit(unit_text);
+  if (!unit->flags.empty()) return flags_given(*unit);
   const auto found = disks_.find(unit->index);
   if (found == disks_.end()) return absent(unit->index);
   return DeviceReply::done(block_setting_text(found->second.setting, catalog_));
@@ -129,7 +137,8 @@ DeviceReply BlockDriver::query(std::string_view unit_text) {
 DeviceReply BlockDriver::remove(std::string_view unit_text) {
   const SleepLock lock(changing_);
   const auto unit = parse_unit(unit_text);
-  if (!unit || !unit->flags.empty()) return bad_unit(unit_text);
+  if (!unit) return bad_unit(unit_text);
+  if (!unit->flags.empty()) return flags_given(*unit);
   const auto found = disks_.find(unit->index);
   if (found == disks_.end()) return absent(unit->index);
   if (found->second.device->users() != 0) return DeviceReply::refused(std::string(kDeviceIsOpen));

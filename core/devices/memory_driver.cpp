@@ -38,7 +38,8 @@ DeviceReply MemoryDriver::configure(std::string_view unit, std::string_view sett
   if (!bytes) {
     return DeviceReply::refused(fmt::format("\"{}\" is no size. Write one such as \"64M\".", text));
   }
-  if (!page_aligned(*bytes) || *bytes == 0) {
+  if (*bytes == 0) return DeviceReply::refused("The size is 0. Write one such as \"64M\".");
+  if (!page_aligned(*bytes)) {
     return DeviceReply::refused(
         fmt::format("{} bytes are no whole number of pages of {}.", *bytes, kPageSize));
   }

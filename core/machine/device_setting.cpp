@@ -291,6 +291,13 @@ std::optional<PluginSetting> read_block(std::string_view text, const BlockFlags 
       return std::nullopt;
     }
     const std::string_view second = text.substr(separator + 1);
+    if (second.find(',') != std::string_view::npos) {
+      error = fmt::format(
+          "\"{}\" has more than two files. UML's third one is a serial number, which disks do not "
+          "have here.",
+          text);
+      return std::nullopt;
+    }
     if (second.empty()) {
       error = fmt::format("The name of the backing file behind \"{}\" is missing.",
                           text.substr(0, separator + 1));

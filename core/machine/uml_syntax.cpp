@@ -301,6 +301,11 @@ void UmlReader::read_block(const Option &option, const BlockName &name) {
   if (path.empty()) return refuse(*word, fmt::format("The file is missing: {}=FILE.", text));
   if (separator == std::string_view::npos) return add_disk(option, name, path, {});
   const auto backing = value->substr(separator + 1);
+  if (backing.find(',') != std::string_view::npos) {
+    return refuse(*word,
+                  "There are at most two files. UML's third one is a serial number, which "
+                  "disks do not have here.");
+  }
   if (backing.empty()) {
     return refuse(*word, fmt::format("The backing file behind \"{}\" is missing.",
                                      value->substr(0, separator + 1)));

@@ -99,9 +99,8 @@ ParsedValue parse_enum(const KeySchema &key, const std::string &text) {
 
 ParsedValue parse_path(const std::string &text, const std::filesystem::path &base) {
   if (text.empty()) return wrong("A path cannot be empty.");
-  const std::filesystem::path path(text);
-  if (base.empty() || path.is_absolute()) return {ConfigValue(text), {}};
-  return {ConfigValue((base / path).lexically_normal().string()), {}};
+  if (base.empty()) return {ConfigValue(text), {}};
+  return {ConfigValue((base / text).lexically_normal().string()), {}};
 }
 
 ParsedValue parse_text(const KeySchema &key, const std::string &text,

@@ -62,6 +62,8 @@ def ls_shows_devices(scratch):
         row = next(line for line in table if line.startswith("demo"))
         for part in (f"ubda={image}", "ubdb={ plugin", "con0=fd:0,fd:1", "ssl3=pts"):
             contains(row, part)
+        contains(guest.ask("config", "ubdbr", status=1), "here the name is ubdb.")
+        contains(guest.ask("config", f"ubdc={image},,serial", status=1), "serial number")
         # They are what they are now.
         guest.ask("remove", "ubdb")
         guest.ask("remove", "ssl3")
@@ -117,9 +119,14 @@ def ls_of_a_console_that_is_not_ours(scratch):
 
 def blocks(guest):
     """Bytes that the host has given for the guest's memory."""
+    return memory_status(guest).st_blocks * 512
+
+
+def memory_status(guest):
+    """The status of the guest's memory file."""
     for entry in Path(f"/proc/{guest.process.pid}/fd").iterdir():
         if os.readlink(entry).startswith("/memfd:cowbird-memory"):
-            return entry.stat().st_blocks * 512
+            return entry.stat()
     raise AssertionError("the guest has no file of memory")
 
 
@@ -143,6 +150,8 @@ def memory_goes_to_the_host_and_comes_back(scratch):
         config("mem", (0, "OK 96M"))
         total, free, full = (meminfo(guest, "MemTotal"), meminfo(guest, "MemFree"), blocks(guest))
         check(full >= 72 * MIB, f"only {full} bytes have been touched")
+        equal(memory_status(guest).st_size, 96 * MIB, "size of the file")
+        equal(memory_status(guest).st_nlink, 0, "names of the file")
         config("mem-=64M")
         config("mem", (0, "OK 32M"))
         # What the file has is what the guest has.
@@ -159,7 +168,7 @@ def memory_goes_to_the_host_and_comes_back(scratch):
         for setting, words in (("mem+=49M", "was started with 96M and cannot have more; it has 48M now"),
                                ("mem=97M", "was started with 96M and cannot have more"),
                                ("mem-=48M", "The guest has 48M; 48M cannot be taken from it"),
-                               ("mem-=1000G", "cannot be taken from it"), ("mem=0", "whole number of pages"),
+                               ("mem-=1000G", "cannot be taken from it"), ("mem=0", "The size is 0"),
                                ("mem=1", "whole number of pages"), ("mem+=", "is no size"), ("mem-=-1M", "is no size"),
                                ("mem=99999999999999999999999M", "is no size")):
             status, text = guest.uml_mconsole("config", setting)
@@ -178,6 +187,36 @@ def memory_goes_to_the_host_and_comes_back(scratch):
         check(blocks(guest) >= 72 * MIB, "the file has not grown again")
         config("mem=32M")
         check(blocks(guest) <= 32 * MIB, f"the file still has {blocks(guest)} bytes")
+
+
+# --- a backup
+
+@test
+def a_disk_is_copied_while_the_guest_stands_still(scratch):
+    # Numbered blocks, each synced before it is told; the copy has all that were told of by then.
+    image, copy = disk(scratch, size=8 * MIB), scratch / "copy.img"
+    script = ("i=1; while :; do printf '%-511d\\n' $i > /block; "
+              "dd if=/block of=/dev/ubda bs=512 seek=$i conv=notrunc 2> /dev/null; sync; echo synced $i; "
+              "i=$((i+1)); done")
+    machine = f'[[block]]\nname = "ubda"\nplugin = "file"\npath = "{image}"\n'
+
+    def told(guest):
+        numbers = re.findall(r"synced (\d+)\r?\n", guest.text())
+        return int(numbers[-1]) if numbers else 0
+
+    script = f"mount -t tmpfs none /tmp; {script.replace('/block', '/tmp/block')}"
+    with Guest(scratch, script, machine=machine) as guest:
+        wait_until(lambda: told(guest) >= 20, "the first blocks")
+        equal(guest.ask("stop"), "OK stopped\n")
+        contains(guest.ask("sysrq", "s"), "Emergency Sync complete")
+        by_now = told(guest)
+        shutil.copy(image, copy)
+        equal(guest.ask("go"), "OK\n")
+        with open(copy, "rb") as file:
+            for number in range(1, by_now + 1):
+                file.seek(512 * number)
+                equal(file.read(512), b"%-511d\n" % number, f"block {number} of {by_now}")
+        wait_until(lambda: told(guest) >= by_now + 20, "more blocks")
 
 
 # --- the gdb server

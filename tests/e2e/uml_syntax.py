@@ -63,6 +63,7 @@ LINES = [
     ("noprocmm", "!no longer exists"),
     ("noptracefaultinfo", "!no longer exists"),
     ("udb0=x", "!ubd0="),
+    ("ubd0=File,,Serial", "!serial number"),
     ("--showconfig", "!build time"),
     ("mconsole=notify:/tmp/notify", 'notify = "/tmp/notify"'),
     ("tty_log_dir=/tmp/logs", 'tty_log_dir = "/tmp/logs"'),

@@ -156,6 +156,8 @@ TEST_CASE("block devices: files, flags, pairs") {
   CHECK_THAT(block_error("a:b"), Contains("no block backend plugin \"cow\""));
   CHECK_THAT(block_error("a,"), Contains("backing file"));
   CHECK_THAT(block_error("a,b", "d"), Contains("contradicts"));
+  CHECK_THAT(block_error("a,,serial"), Contains("serial number"));
+  CHECK_THAT(block_error("a,b,serial"), Contains("serial number"));
 }
 
 TEST_CASE("a file that looks like a COW file is one, unless it is said to be data") {
