@@ -338,7 +338,8 @@ def all_threads():
 
 def task_of(thread):
     """The Task that a Thread is, or None for a pure kernel thread."""
-    if str(thread.dynamic_type.target()) != "cowbird::Task":
+    # By its name: as text a type is written in the language of the selected frame.
+    if thread.dynamic_type.target().name != "cowbird::Task":
         return None
     return thread.cast(gdb.lookup_type("cowbird::Task").pointer())
 

@@ -82,7 +82,8 @@ struct DebugLayout {
       offsetof(Process, pid),     offsetof(Process, pgid),      offsetof(Process, sid),
       offsetof(Process, parent),  offsetof(Process, zombie),    offsetof(Process, exit_status),
       offsetof(Process, exiting), offsetof(Process, exit_comm), sizeof(Process)};
-  static constexpr debug_view::ContextLayout context{offsetof(Context, regs_)};
+  static constexpr debug_view::ContextLayout context{offsetof(Context, regs_),
+                                                     offsetof(Context, host_tid_)};
   static constexpr debug_view::SleepMutexLayout sleep_mutex{offsetof(SleepMutex, owner_),
                                                             offsetof(SleepMutex, held_),
                                                             offsetof(SleepMutex, wait_channel_)};

@@ -14,7 +14,7 @@
 namespace cowbird::debug_view {
 
 inline constexpr char kMagic[8] = {'C', 'o', 'w', 'b', 'i', 'r', 'd', 'V'};
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 // An offset that this build does not have.
 inline constexpr std::uint32_t kNone = ~0u;
 
@@ -82,6 +82,7 @@ struct ProcessLayout {
 
 struct ContextLayout {  // engine/platform.hpp
   Offset regs;          // abi::UserRegs as of the last trap
+  Offset host_tid;      // int: the host thread in which its guest code runs; 0: none yet
 };
 
 struct MmLayout {  // mm/mm.hpp, mm/page_table.hpp, mm/phys_memory.hpp

@@ -78,7 +78,6 @@ class FakeContext final : public Context {
   std::size_t get_xstate(std::span<std::byte> out) override;
   Result<void> set_xstate(std::span<const std::byte> in) override;
   void reset_xstate() override;
-  int host_tid() const override { return 0; }
 
   // For tests.
   void set_script(Script script) { script_ = std::move(script); }

@@ -11,6 +11,7 @@
 // the guest's word. The engine guarantees only that it is a copy that no longer changes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -129,12 +130,13 @@ class Context {
   // To the state after execve: x87 control word 0x37f, MXCSR 0x1f80, all registers 0.
   virtual void reset_xstate() = 0;
 
-  // For `ps`, logs and the debugger; the host's thread id or 0.
-  virtual int host_tid() const = 0;
+  // For `ps`, logs and the debugger; the host's thread id, or 0 when it has none (yet).
+  int host_tid() const { return host_tid_; }
 
  protected:
   friend struct DebugLayout;
   abi::UserRegs regs_{};
+  std::atomic<int> host_tid_{0};
 };
 
 struct PlatformStats {

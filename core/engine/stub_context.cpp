@@ -85,7 +85,7 @@ StubContext::StubContext(StubSpace &space, unsigned slot)
       slot_(slot),
       box_(space.process().mailbox(slot)) {
   const StubThread &thread = process_.threads()[slot];
-  tid_ = thread.tid;
+  host_tid_ = thread.tid;
   to_guest_ = thread.to_guest;
   to_kernel_ = thread.to_kernel;
   frame_offset_ = thread.frame_offset;
@@ -139,17 +139,17 @@ Trap StubContext::run() {
 }
 
 bool StubContext::have_thread() {
-  if (tid_.load() != 0) return true;
+  if (host_tid_.load() != 0) return true;
   auto made = space_.make_thread(slot_);
   if (!made) return false;
   reset_xstate();
-  tid_.store(*made);
+  host_tid_.store(*made);
   return true;
 }
 
 void StubContext::interrupt() {
   if (kick_.exchange(true)) return;
-  if (running_.load()) process_.signal_thread(tid_, stub::kKickSignal);
+  if (running_.load()) process_.signal_thread(host_tid_, stub::kKickSignal);
 }
 
 void StubContext::park() {
@@ -164,7 +164,7 @@ void StubContext::place(SyncPoint point) {
   const int cpu = VcpuPlacement::current().prepare(machine_, mode_);
   cpu_set_t mask;
   if (placement_.update(machine_, mode_, cpu, mask))
-    process_.set_affinity(tid_, &mask, sizeof mask);
+    process_.set_affinity(host_tid_, &mask, sizeof mask);
   space_.place_orders_thread(point, mode_, cpu);
 }
 
@@ -264,7 +264,7 @@ bool StubContext::sleep_for_trap(SyncPoint point) {
 
 void StubContext::check_responsive(SyncPoint point) {
   if (space_.orders_outstanding(point)) return;
-  const std::string base = fmt::format("/proc/{}/task/{}/", process_.pid(), tid_.load());
+  const std::string base = fmt::format("/proc/{}/task/{}/", process_.pid(), host_tid_.load());
   const std::string status = read_proc(base + "status");
   const auto mask = status.find("SigBlk:\t");
   if (mask == std::string::npos) return;
@@ -272,7 +272,7 @@ void StubContext::check_responsive(SyncPoint point) {
       (std::strtoull(status.c_str() + mask + 8, nullptr, 16) & signal_bit(stub::kKickSignal)) != 0;
   if (!blocked) {
     deaf_checks_ = 0;
-    process_.signal_thread(tid_, stub::kKickSignal);
+    process_.signal_thread(host_tid_, stub::kKickSignal);
     return;
   }
   // In the stub's own handler signals are blocked too, but only for moments of processor time.
@@ -281,7 +281,7 @@ void StubContext::check_responsive(SyncPoint point) {
   const bool asleep = status.find("State:\tS") != std::string::npos;
   if (deaf_checks_ > kDeafChecks && (asleep || ran - deaf_since_ns_ >= kDeafRunNs)) {
     log_notice("engine: host thread {} of a guest program blocks the kernel's signal; it is killed",
-               tid_.load());
+               host_tid_.load());
     process_.kill();
   }
 }

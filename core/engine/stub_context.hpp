@@ -26,7 +26,6 @@ class StubContext final : public Context {
   std::size_t get_xstate(std::span<std::byte> out) override;
   Result<void> set_xstate(std::span<const std::byte> in) override;
   void reset_xstate() override;
-  int host_tid() const override { return tid_; }
 
  private:
   StubContext(StubSpace &space, unsigned slot);
@@ -50,7 +49,6 @@ class StubContext final : public Context {
   EngineMachine &machine_;
   const unsigned slot_;
   stub::Mailbox *const box_;
-  std::atomic<int> tid_{0};  // 0: the thread has not been made yet
 
   std::uint32_t to_guest_, to_kernel_;  // the words as last written and last seen
   std::uint64_t frame_offset_;          // checked

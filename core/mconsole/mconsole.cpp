@@ -1,8 +1,12 @@
 #include "mconsole/mconsole.hpp"
 
 #include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
 
 #include <atomic>
+#include <cerrno>
+#include <charconv>
 #include <deque>
 #include <memory>
 #include <semaphore>
@@ -126,6 +130,24 @@ Answer add_to_log(std::string_view text) {
   return Answer::done();
 }
 
+// Where Yama is (kernel.yama.ptrace_scope=1) the host lets a process be traced by its ancestors and
+// by the one that it names. Asked for by the debugger, also when the kernel is stuck.
+Answer allow_tracer(const std::string &argument) {
+  int pid = 0;
+  const char *const end = argument.data() + argument.size();
+  const auto parsed = std::from_chars(argument.data(), end, pid);
+  if (parsed.ec != std::errc{} || parsed.ptr != end || pid <= 0) {
+    return Answer::error("tracer takes the id of a process of the host");
+  }
+  if (::kill(pid, 0) != 0 && errno == ESRCH) {
+    return Answer::error(fmt::format("There is no process {} on the host", pid));
+  }
+  if (::prctl(PR_SET_PTRACER, static_cast<unsigned long>(pid), 0, 0, 0) == 0) {
+    log_info("host process {} may trace the guest kernel", pid);
+  }  // else the host has no such rule, and nothing has to be allowed
+  return Answer::done();
+}
+
 // `stop` is answered when the guest stands still, or when it is clear that it takes longer.
 void stop_guest(const Responder &responder) {
   constexpr auto kStep = std::chrono::milliseconds(1);
@@ -219,6 +241,8 @@ void dispatch(const CommandLine &line, const Responder &responder) {
       return responder.answer(add_to_log(line.argument));
     case Command::Stop:
       return stop_guest(responder);
+    case Command::Tracer:
+      return responder.answer(allow_tracer(line.argument));
     case Command::Sysrq:
       return sysrq(line, responder);
     case Command::Cad:

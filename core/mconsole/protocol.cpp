@@ -23,6 +23,7 @@ constexpr CommandHelp kCommands[] = {
     {Command::Devices, "devices", "",
      "the devices: name=setting, and [open] where the guest uses it"},
     {Command::Stack, "stack", "<pid>", "registers and kernel stack of a process"},
+    {Command::Tracer, "tracer", "<host pid>", "let this process of the host debug the guest"},
 };
 
 constexpr std::size_t kMaxPiece = kMaxData - 1;

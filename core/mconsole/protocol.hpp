@@ -95,6 +95,7 @@ enum class Command : std::uint8_t {
   Log,
   Proc,
   Stack,
+  Tracer,
   Devices,  // not UML's
   Unknown,
 };

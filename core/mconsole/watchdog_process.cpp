@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -36,6 +37,15 @@ std::optional<unsigned> parse_number(const std::string &text) {
   return number;
 }
 
+bool is_traced(pid_t pid) {
+  std::ifstream status(fmt::format("/proc/{}/status", pid));
+  for (std::string line; std::getline(status, line);) {
+    constexpr std::string_view kKey = "TracerPid:\t";
+    if (line.starts_with(kKey)) return line.substr(kKey.size()) != "0";
+  }
+  return false;
+}
+
 class Watchdog {
  public:
   Watchdog(pid_t pid, UniqueFd process, unsigned seconds, std::string socket)
@@ -45,15 +55,14 @@ class Watchdog {
     restart();
     for (;;) {
       pollfd fd{STDIN_FILENO, POLLIN, 0};
-      const int ready = ::poll(&fd, 1, paused_ ? -1 : left_ms());
+      const int ready = ::poll(&fd, 1, paused_ ? -1 : std::min(left_ms(), look_ms()));
       if (ready < 0 && errno != EINTR) return 1;
       if (ready > 0 && !hear()) return 0;
-      if (paused_ || steady_clock::now() < end_) continue;
-      if (!traced()) {
+      if (!paused_ && is_traced(pid_)) restart();
+      if (!paused_ && steady_clock::now() >= end_) {
         act();
         return 1;
       }
-      restart();
     }
   }
 
@@ -64,14 +73,8 @@ class Watchdog {
     return left.count() < 0 ? 0 : static_cast<int>(left.count());
   }
 
-  // A debugger has the program, which may say nothing because it stands in a breakpoint.
-  bool traced() const {
-    std::ifstream status(fmt::format("/proc/{}/status", pid_));
-    for (std::string line; std::getline(status, line);) {
-      if (line.starts_with("TracerPid:")) return line.find_first_of("123456789") != line.npos;
-    }
-    return false;
-  }
+  // So often it looks for a debugger, which may have the guest stand still.
+  int look_ms() const { return static_cast<int>(std::min(seconds_, 4u)) * 250; }
 
   // False when nobody can be heard any more.
   bool hear() {

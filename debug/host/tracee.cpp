@@ -65,6 +65,18 @@ int tracer_of(pid_t pid) {
   return 0;
 }
 
+// What kernel.yama.ptrace_scope has to do with it (the host's
+// Documentation/admin-guide/LSM/Yama.rst).
+std::string yama_words(const std::string &scope) {
+  if (scope == "1") {
+    return " kernel.yama.ptrace_scope is 1: only root may, or a process that the guest has named "
+           "(`cowbird mconsole NAME tracer PID`); 0 would allow it to every process of the user.";
+  }
+  if (scope == "2") return " kernel.yama.ptrace_scope is 2: only root may.";
+  if (scope == "3") return " kernel.yama.ptrace_scope is 3: nobody may until the host starts anew.";
+  return "";
+}
+
 Errno explain(pid_t pid, int error, std::string &why) {
   if (error == ESRCH) {
     why = fmt::format("There is no process {} on the host.", pid);
@@ -76,12 +88,7 @@ Errno explain(pid_t pid, int error, std::string &why) {
   }
   why = fmt::format("The host does not let this user trace process {}: {}.", pid,
                     std::strerror(error));
-  const std::string scope = first_line("/proc/sys/kernel/yama/ptrace_scope");
-  if (!scope.empty() && scope != "0") {
-    why += fmt::format(
-        " /proc/sys/kernel/yama/ptrace_scope is {}; 0 would allow it to every process of the user.",
-        scope);
-  }
+  why += yama_words(first_line("/proc/sys/kernel/yama/ptrace_scope"));
   return errno_from_host(error);
 }
 

@@ -1,7 +1,9 @@
 #include "debug/live/live_guest.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -10,11 +12,12 @@
 #include "debug/monitor/monitor.hpp"
 #include "debug/target/guest_target.hpp"
 #include "debug/target/kernel_target.hpp"
+#include "mconsole/client.hpp"
 
 namespace cowbird::debug {
 namespace {
 
-constexpr const char *kSocketName = "/debug";
+constexpr std::chrono::seconds kPatience{5};
 
 // What GuestTarget refers to.
 struct Parts {
@@ -25,9 +28,10 @@ struct Parts {
 
 }  // namespace
 
-// By its name among the sockets that the process listens on: the run-time directory may be
-// anywhere.
-std::string agent_socket_of(pid_t host_pid) {
+namespace {
+
+// By its name among the sockets that the process has: the run-time directory may be anywhere.
+std::string socket_of(pid_t host_pid, std::string_view name) {
   std::set<std::string> inodes;
   std::error_code error;
   const std::string descriptors = fmt::format("/proc/{}/fd", host_pid);
@@ -45,14 +49,33 @@ std::string agent_socket_of(pid_t host_pid) {
     words >> number >> references >> protocol >> flags >> type >> state >> inode;
     std::getline(words >> std::ws, path);
     // Accepted connections carry the name too; any of them says where the socket is.
-    if (path.ends_with(kSocketName) && inodes.contains(inode)) return path;
+    if (path.ends_with(name) && inodes.contains(inode)) return path;
   }
   return "";
 }
 
+// The management console's thread answers also when the kernel is stuck.
+bool ask_for_leave(pid_t host_pid, std::string &why) {
+  const std::string socket = socket_of(host_pid, "/mconsole");
+  if (socket.empty()) {
+    why = "The guest cannot be asked for it: it has no run-time directory.";
+    return false;
+  }
+  const auto client = mconsole::Client::connect(socket, why);
+  if (!client) return false;
+  const auto reply = client->ask(fmt::format("tracer {}", ::getpid()), kPatience);
+  why = reply.text;
+  return reply.outcome == mconsole::Outcome::Ok;
+}
+
+}  // namespace
+
+std::string agent_socket_of(pid_t host_pid) { return socket_of(host_pid, "/debug"); }
+
 std::unique_ptr<Target> make_live_guest(pid_t host_pid) {
   auto parts = std::make_shared<Parts>(host_pid);
   KernelTarget *const kernel = &parts->kernel;
+  kernel->ask_for_leave = [host_pid](std::string &why) { return ask_for_leave(host_pid, why); };
   GuestTarget::KernelSide side;
   side.hard_stopped = [kernel] { return kernel->hard_stopped(); };
   side.pause = [kernel] { kernel->pause(); };

@@ -157,6 +157,9 @@ void Server::accept_one() {
   UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!fd.valid()) return;  // gone again
   set_up_connection(fd.get());
+  // One that has detached is in nobody's way, and may be the same gdb, which keeps its connection
+  // until the next one stands.
+  if (session_ && session_->has_let_go()) drop();
   if (!session_) {
     const int number = fd.get();
     connection_ = std::move(fd);

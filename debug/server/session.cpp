@@ -161,6 +161,7 @@ bool Session::attach_target(std::string &why) {
 
 void Session::standing() {
   attached_ = true;
+  let_go_ = false;
   changed();
   current_ = target_.current_thread();
   general_ = {};
@@ -253,6 +254,7 @@ void Session::detach(const Arguments &arguments) {
 void Session::let_go() {
   target_.detach_all();
   attached_ = false;
+  let_go_ = true;
   kernel_hidden_ = false;
   breakpoints_.forget();
   stopped_.clear();

@@ -54,6 +54,8 @@ class Session {
   std::string &output() { return output_; }
 
   bool is_attached() const { return attached_; }
+  // gdb has detached, and keeps the connection in case that it wants to attach again.
+  bool has_let_go() const { return let_go_; }
   // The connection can be closed once output() is sent.
   bool is_finished() const { return finished_; }
   // The guest has ended, by itself or killed.
@@ -183,6 +185,7 @@ class Session {
 
   // Life.
   bool attached_ = false;
+  bool let_go_ = false;
   // gdb has detached from everything and then attached to a guest process only: it would take the
   // kernel for a process of unknown registers.
   bool kernel_hidden_ = false;

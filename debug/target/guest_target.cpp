@@ -18,7 +18,8 @@ constexpr const char *kStuck =
     "The guest kernel is stopped in the middle of its work, so it cannot do this for one of its "
     "programs. Let it run on (continue, then ^C).";
 constexpr const char *kNoRegisters =
-    "A guest process has no debug registers: use software breakpoints (break) and software "
+    "A guest process has no debug registers, since its threads change their host threads and the "
+    "kernel writes its memory past them: use software breakpoints (break) and software "
     "watchpoints (set can-use-hw-watchpoints 0).";
 
 bool is_kernel(std::int64_t pid) { return pid == kKernelPid; }
@@ -99,7 +100,11 @@ Result<void> GuestTarget::detach_process(std::int64_t pid) {
   if (is_kernel(pid)) return detach_kernel();
   std::erase_if(ready_, [pid](const StopEvent &event) { return event.thread.pid == pid; });
   if (current_.pid == pid) current_ = {};
-  if (stuck()) return later([pid](UserTarget &target) { return target.detach(pid); });
+  if (stuck()) {
+    if (!user_ || !user_->processes().contains(pid)) return Err(Errno::Srch);
+    user_->forget(pid);
+    return later([pid](UserTarget &target) { return target.detach(pid); });
+  }
   return refused(TRY(user())->detach(pid));
 }
 
@@ -117,7 +122,7 @@ Result<void> GuestTarget::detach_kernel() {
   with_kernel_ = false;
   if (standing_ == Standing::Hard || standing_ == Standing::HardByChoice) {
     standing_ = Standing::Soft;
-    if (user_ && user_->freeze()) frozen_ = true;
+    if (user_ && !user_->processes().empty() && user_->freeze()) frozen_ = true;
     if (user_) do_what_waits();
   }
   if (watched) watch(true);

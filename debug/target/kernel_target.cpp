@@ -41,7 +41,16 @@ KernelTarget::~KernelTarget() { detach_all(); }
 
 Result<void> KernelTarget::attach() {
   if (attached()) return {};
-  tracee_ = TRY(Tracee::attach(pid_, words_));
+  auto traced = Tracee::attach(pid_, words_);
+  if (traced.is(Errno::Perm) && ask_for_leave) {
+    std::string why;
+    if (ask_for_leave(why)) {
+      traced = Tracee::attach(pid_, words_);
+    } else {
+      words_ += " " + why;
+    }
+  }
+  tracee_ = TRY(std::move(traced));
   tracee_->on_new_thread = [this](pid_t tid) {
     if (debug_registers_.empty()) return;
     [[maybe_unused]] const auto loaded = debug_registers_.load(*tracee_, tid);
@@ -62,6 +71,7 @@ Result<void> KernelTarget::attach() {
   find_linker();
   find_own_breakpoints();
   current_ = current_thread().tid;
+  hold_guest_code();
   return {};
 }
 
@@ -105,7 +115,9 @@ void KernelTarget::detach_all() {
       tracee_->set_signal(event.tid, 0);
     }
   }
-  for (const auto &[host, signal] : reported_) tracee_->set_signal(host, signal);
+  for (const auto &[host, signal] : reported_) {
+    tracee_->set_signal(host, signal == kMadeUp ? 0 : signal);
+  }
   for (const auto &[tid, thread] : tracee_->threads()) tracee_->registers(tid);  // off our places
   patches_.remove_all(*tracee_);
   places_.leave(*tracee_);
@@ -117,6 +129,7 @@ void KernelTarget::detach_all() {
     [[maybe_unused]] const auto written =
         tracee_->write(hold_flag_, std::as_bytes(std::span(&no, 1)));
   }
+  guest_code_.release_all();
   tracee_.reset();
   view_.reset();
   breakpoints_.clear();

@@ -10,12 +10,14 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <set>
 
 #include "debug/host/child_signal.hpp"
 #include "debug/host/code_patches.hpp"
 #include "debug/host/debug_registers.hpp"
+#include "debug/host/held_threads.hpp"
 #include "debug/host/out_of_line.hpp"
 #include "debug/host/step_places.hpp"
 #include "debug/host/tracee.hpp"
@@ -82,6 +84,10 @@ class KernelTarget final : public Target, private MemoryReader {
   Result<OsTable> os_table(const std::string &) override { return Err(Errno::NoEnt); }
   bool monitor(const std::string &, ThreadId, const OutputSink &) override { return false; }
 
+  // Asks the guest to let this process trace it, when the host has refused that. False, and a
+  // sentence: it does not. Set before attach(), or not at all.
+  std::function<bool(std::string &why)> ask_for_leave;
+
   // --- for GuestTarget
   pid_t host_pid() const { return pid_; }
   bool attached() const { return tracee_ != nullptr && !tracee_->empty(); }
@@ -136,6 +142,8 @@ class KernelTarget final : public Target, private MemoryReader {
   void prepare_to_run();
   void interrupt_non_stop(ThreadId which);
   void stop_world();
+  void hold_guest_code();
+  void hold_guest_code(pid_t host);
   std::vector<pid_t> stop_for_now();
   void run_again(const std::vector<pid_t> &hosts);
   void run_world();
@@ -222,6 +230,9 @@ class KernelTarget final : public Target, private MemoryReader {
   // ... but one of them has left its vCPU, so everything runs until it is back: who would wake it,
   // or give it a vCPU, if nothing else ran?
   bool relaxed_ = false;
+  // Guest code that vCPUs which stand still wait for, by the vCPU's host thread. gdb's stops hold
+  // it; a moment's stop for a look does not.
+  HeldThreads guest_code_;
   bool standing_ = false;  // all-stop: everything stands still until resume()
   bool paused_ = false;
   std::vector<pid_t> paused_hosts_;  // those that ran

@@ -82,6 +82,7 @@ void KernelTarget::handle(const TraceEvent &event) {
   }
   plans_.clear();
   deferred_.clear();
+  guest_code_.release_all();
   patches_.forget_all();
   view_.reset();
   end.thread = {kKernelPid, current_};
@@ -185,6 +186,7 @@ void KernelTarget::debug_register_hit(pid_t host) {
 
 // The kernel has started its program anew (reboot). No breakpoint has survived.
 void KernelTarget::handle_exec() {
+  guest_code_.release_all();
   patches_.forget_all();
   breakpoints_.clear();
   hard_.clear();

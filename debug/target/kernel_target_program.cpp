@@ -66,11 +66,11 @@ bool same_file(const std::string &a, const std::string &b) {
 
 // Path, entry, load address.
 void KernelTarget::find_program() {
-  program_ = host_link_target(fmt::format("/proc/{}/exe", pid_));
-  constexpr std::string_view kDeleted = " (deleted)";
-  if (program_.size() > kDeleted.size() && program_.ends_with(kDeleted)) {
-    program_.resize(program_.size() - kDeleted.size());
-  }
+  const std::string running = fmt::format("/proc/{}/exe", pid_);
+  program_ = host_link_target(running);
+  // The file of that name is another one now, or gone: whoever builds anew while a guest runs. The
+  // host keeps the one that runs.
+  if (!same_file(program_, running)) program_ = running;
   entry_ = auxv_value(AT_ENTRY);
   const std::uint64_t headers = auxv_value(AT_PHDR);
   base_ = 0;
@@ -228,7 +228,6 @@ Result<std::uint64_t> KernelTarget::tls_address(ThreadId id, std::uint64_t offse
   return Err(Errno::NoEnt);
 }
 
-// The program's file by its name is the one that runs, also when another one has taken its place.
 // gdb looks into /proc with the numbers that it was given: `info proc`, and the maps for the vDSO's
 // symbols. There the host's stand. A kernel thread has no folder of its own, the kernel's main
 // thread stands for it.
@@ -249,10 +248,7 @@ static std::string host_path(const std::string &path, pid_t pid) {
 Result<std::unique_ptr<TargetFile>> KernelTarget::open_file(std::int64_t pid,
                                                             const std::string &name) {
   if (pid != 0 && pid != kKernelPid) return Err(Errno::NoEnt);
-  const auto path = host_path(name, pid_);
-  const std::string running = fmt::format("/proc/{}/exe", pid_);
-  const bool replaced = path == program_ && !same_file(path, running);
-  UniqueFd fd(::open(replaced ? running.c_str() : path.c_str(), O_RDONLY | O_CLOEXEC));
+  UniqueFd fd(::open(host_path(name, pid_).c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return Err(errno_from_host(errno));
   return std::unique_ptr<TargetFile>(std::make_unique<HostFile>(std::move(fd)));
 }

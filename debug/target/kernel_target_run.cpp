@@ -155,6 +155,7 @@ void KernelTarget::hold(std::int64_t tid) {
   plan.host = place->host;
   plan.saved_rsp = place->saved_rsp;
   plans_.push_back(plan);
+  if (plan.host != 0) hold_guest_code(plan.host);
 }
 
 void KernelTarget::interrupt_non_stop(ThreadId which) {
@@ -221,6 +222,21 @@ void KernelTarget::stop_world() {
   if (stood_since_ns_ == 0) stood_since_ns_ = host_now();
   looked_ = false;
   for (const TraceEvent &event : others) sort_out(event);
+}
+
+// In a stub guest code goes on while its vCPU stands still, until it needs the kernel. Now it does
+// not.
+void KernelTarget::hold_guest_code(pid_t host) {
+  look();
+  const VcpuState *vcpu = tracee_->is_stopped(host) ? vcpu_state(host) : nullptr;
+  if (vcpu != nullptr && vcpu->guest_code > 0) {
+    guest_code_.hold(host, static_cast<pid_t>(vcpu->guest_code));
+  }
+}
+
+void KernelTarget::hold_guest_code() {
+  look();
+  for (const auto &[index, host] : std::map(vcpu_hosts_)) hold_guest_code(host);
 }
 
 // Stops everything for a moment; what is returned ran.
@@ -336,6 +352,7 @@ void KernelTarget::report(pid_t host, StopEvent event) {
     exclusive_ = relaxed_ = false;
     watch_switches();
     drop_steps();
+    hold_guest_code();
   }
   tracee_->write_back();
   events_.push_back(std::move(event));

@@ -184,6 +184,7 @@ void KernelTarget::go_on(pid_t host) {
   const TracedThread *thread = tracee_->find(host);
   if (standing_ || paused_ || thread == nullptr || !thread->stopped) return;
   if (!thread->stray && !may_run(host)) return;
+  guest_code_.release(host);
   const Plan *plan = plan_on(host);
   const bool step = plan && plan->steps();
   const RunHow how = step ? RunHow::Step : RunHow::Continue;

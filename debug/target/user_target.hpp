@@ -22,6 +22,8 @@ class UserTarget {
   const std::set<std::int64_t> &processes() const { return processes_; }
   Result<void> attach(std::int64_t pid);
   Result<void> detach(std::int64_t pid);
+  // It is not shown any more; the agent is told by detach(), when it can answer.
+  void forget(std::int64_t pid);
   Result<void> kill(std::int64_t pid);
   std::vector<ThreadInfo> threads();
 
@@ -61,7 +63,6 @@ class UserTarget {
   using Command = debug_agent::Command;
   StopEvent event_of(const debug_agent::StopRecord &stop);
   bool wanted(const debug_agent::StopRecord &stop);
-  void forget(std::int64_t pid);
   Result<std::uint64_t> word(std::int64_t pid, std::uint64_t address);
   Result<std::uint64_t> dynamic_entry(std::int64_t pid, std::int64_t tag);
   Result<std::string> string_at(std::int64_t pid, std::uint64_t address);

@@ -201,7 +201,9 @@ void View::read_vcpus(std::uint64_t core) {
     VcpuState vcpu;
     vcpu.index = blob.get<unsigned>(layout.index);
     vcpu.current = blob.get<std::uint64_t>(layout.current);
-    vcpu.in_user = blob.get<std::uint64_t>(layout.user_context) != 0;
+    const auto context = blob.get<std::uint64_t>(layout.user_context);
+    vcpu.in_user = context != 0;
+    if (vcpu.in_user) vcpu.guest_code = reader_.value<int>(context + table_.context.host_tid);
     vcpu.idling = blob.get<bool>(layout.idling);
     vcpu.idle_rsp = blob.get<std::uint64_t>(layout.idle_rsp);
     vcpu.pthread = blob.get<std::uint64_t>(layout.pthread);

@@ -79,6 +79,7 @@ struct VcpuState {
   unsigned index = 0;
   std::uint64_t current = 0;  // KernelThread::address; 0: idle
   bool in_user = false;
+  int guest_code = 0;  // while in_user: the host thread of a stub in which guest code runs
   bool idling = false;
   std::uint64_t idle_rsp =
       0;  // SavedContext of the host thread's own stack while a thread runs on it

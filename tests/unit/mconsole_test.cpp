@@ -205,7 +205,8 @@ TEST_CASE("commands are known by their beginning") {
   CHECK(parse_command("sto").command == Command::Unknown);
   CHECK(parse_command("").command == Command::Unknown);
   CHECK(parse_command("devices").command == Command::Devices);
-  CHECK(commands().size() == 14);
+  CHECK(parse_command("tracer 4711").command == Command::Tracer);
+  CHECK(commands().size() == 15);
 }
 
 TEST_CASE("relative names of files become absolute") {

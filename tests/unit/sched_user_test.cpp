@@ -30,7 +30,6 @@ class TestContext final : public Context {
   std::size_t get_xstate(std::span<std::byte>) override { return 0; }
   Result<void> set_xstate(std::span<const std::byte>) override { return {}; }
   void reset_xstate() override {}
-  int host_tid() const override { return 0; }
 };
 
 Trap interrupted_trap() {
