@@ -70,7 +70,34 @@ LINES = [
     ("tty_log_fd=9", "tty_log_fd = 9"),
     ("tty_log_fd=x", "!tty_log_fd=10"),
     ("mconsole=notify", "!mconsole=notify:SOCKET"),
+    ("mconsole=notify:/tmp/notify", 'notify = "/tmp/notify"'),
+    ("ubd0=Filesystem.cow,Filesystem.img", 'backing = "Filesystem.img"'),
+    ("ubd0=cow:backing", 'plugin  = "cow"'),
+    ("ubd0=/ root=/dev/ubda", 'type   = "hostfs"'),
+    ("ubd1rsc=disk.img", "readonly = true"),
+    ("ubd0=x root=98:0", 'source = "ubd0"'),
+    ("mem=2048M", 'memory = "2G"'),
+    ("umid=debian uml_dir=/var/run/uml", 'directory = "/var/run/uml"'),
+    ("con=null", 'plugin = "null"'),
+    ("con3=port:9000", "port   = 9000"),
+    ("con1=pty:/dev/ptyp0", 'plugin = "pty"'),
+    ("con1=none", 'plugin = "none"'),
+    ("ssl=xterm,xterm", "output_channel"),
+    ("tty_log_dir=/tmp", 'tty_log_dir = "/tmp"'),
+    ("tty_log_fd=10", "tty_log_fd = 10"),
+    ("debug", 'log_level = "debug"'),
+    ("hostfs=/jail", "!Guests cannot mount hostfs themselves"),
+    ("noprotracefaultinfo", "!no longer exists"),
+    ("nopttracefaultinfo", "!no longer exists"),
+    ("--help", "!cowbird boot --help"),
+    ("--version", "!cowbird --version"),
+    ("vec0:transport=tap,ifname=tap0,mac=fe:fd:1:2:3:4,mtu=9000,vec=0,headroom=64", "headroom = 64"),
+    ("vec0:transport=gre,src=::1,dst=::1,v6=1", "v6"),
+    ("vec0:transport=nosuch", '!There is no vector transport "nosuch"'),
+    ("eth0=ppp", "!"),
 ]
+# What begins so is an interface: it converts, and no guest can have it yet.
+NETWORK = ("vec", "eth")
 
 
 def toml_of(*words):
@@ -113,6 +140,19 @@ def every_line_of_umls_documents_converts_or_says_why_not():
         else:
             equal(result.returncode, 0, f"status for {line}: {result.stderr.decode()}")
             contains(result.stdout, wanted, line)
+
+
+@test
+def interfaces_are_refused_where_a_guest_would_need_them():
+    for line, wanted in LINES:
+        if not line.startswith(NETWORK):
+            continue
+        result = cowbird("boot", "--uml", f"con0=null {line}")
+        equal(result.returncode, 1, f"status for {line}")
+        contains(result.stderr, 'word 2, "', line)
+        contains(result.stderr, "Nothing was started.", line)
+        if not wanted.startswith("!"):
+            contains(result.stderr, "plugin", line)  # the reason: the transport is not there
 
 
 @test
