@@ -297,9 +297,9 @@ def the_watchdog_waits_for_who_debugs_the_kernel(scratch):
     if shutil.which("gdb") is None:
         raise Skip("gdb is not installed (Debian: gdb)")
     script = "exec 3> /dev/watchdog; echo armed; while :; do echo -n x >&3; sleep 0.2; done"
-    with Guest(scratch, script, name="watched", config="watchdog = 3", expect="armed") as guest:
+    with Guest(scratch, script, name="watched", config="watchdog = 5", expect="armed") as guest:
         guest.ask("config", f"gdb=unix:{scratch}/gdb.sock")
-        contains(gdb(scratch / "gdb.sock", "shell sleep 5", "echo looked on\\n", "detach"), "looked on")
+        contains(gdb(scratch / "gdb.sock", "shell sleep 6.5", "echo looked on\\n", "detach"), "looked on")
         contains(guest.ask("version"), "OK Linux watched")
         equal(guest.ask("halt"), "OK\n")
         guest.ended(0)
@@ -359,14 +359,14 @@ def halt_ends_a_guest_that_a_debugger_holds(scratch):
     # The watchdog does not bite either.
     script = "exec 3> /dev/watchdog; echo -n x >&3; echo armed; while :; do echo -n x >&3; sleep 0.2; done"
     for command, status in (("halt", 0), ("sysrq o", 0)):
-        with Guest(scratch, script, config="watchdog = 2", expect="armed") as guest:
+        with Guest(scratch, script, config="watchdog = 5", expect="armed") as guest:
             agent = Agent(guest.directory / "debug", timeout=LIMIT)
             agent.call("freeze")
             equal(guest.ask("stop"), "OK stopped\n")
             contains(guest.ask("go"), "a debugger still holds the guest")
             contains(guest.ask("proc", "uptime"), "OK")
             if command == "halt":
-                time.sleep(4)
+                time.sleep(6.5)
                 check(guest.process.poll() is None, "the watchdog bites a guest that a debugger holds")
             contains(guest.ask(*command.split()), "OK")
             guest.ended(status)
