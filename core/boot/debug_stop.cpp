@@ -130,7 +130,8 @@ void write_panic_core(const char *message) {
   print_error("cowbird: writing the core file took too long; it is not complete\n");
 }
 
-void stand_still_after_panic() {
+// It takes the lock if it can, for good.
+void stand_still_after_panic() NO_THREAD_SAFETY_ANALYSIS {
   disarm_watchdog();
   ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
   char line[512];

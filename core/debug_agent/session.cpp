@@ -367,8 +367,8 @@ Session::Reply Session::set_registers(const Request &request) {
   abi::UserRegs regs;
   std::memcpy(&regs, request.bytes.data(), sizeof(regs));
   const auto shown = TRY(trace::registers(*task));
-  const bool call_is_left = regs.orig_rax == shown.orig_rax &&
-                            regs.rax == as_interrupted(*task, shown).rax;
+  const bool call_is_left =
+      regs.orig_rax == shown.orig_rax && regs.rax == as_interrupted(*task, shown).rax;
   TRY(come_out_of_call(*task));
   // How the call ended for this is its own affair.
   if (call_is_left) regs.rax = TRY(trace::registers(*task)).rax;

@@ -26,8 +26,8 @@ Result<void> devtmpfs_symlink(std::string_view name, std::string_view target);
 
 // Registers null, zero, full, random, urandom and kmsg (major 1), and their nodes.
 Result<void> register_memory_devices();
-// tty, console, ptmx and the places of pts and shm, and the links fd, stdin, stdout, stderr. Nodes of
-// lines are their drivers' (devices/).
+// tty, console, ptmx and the places of pts and shm, and the links fd, stdin, stdout, stderr. Nodes
+// of lines are their drivers' (devices/).
 Result<void> add_terminal_nodes();
 // /dev/ubdX: registers the major number and follows the registry of block devices.
 Result<void> register_block_nodes();

@@ -548,8 +548,8 @@ Result<std::vector<std::byte>> FakeTarget::auxv(std::int64_t pid) {
   const auto found = processes_.find(pid);
   if (found == processes_.end()) return Err(Errno::Srch);
   constexpr std::uint64_t kPageSize = 6, kEntry = 9, kEnd = 0;
-  const std::array<std::uint64_t, 6> entries = {kPageSize, FakeMemory::kPage, kEntry,
-                                                found->second.entry, kEnd, 0};
+  const std::array<std::uint64_t, 6> entries = {
+      kPageSize, FakeMemory::kPage, kEntry, found->second.entry, kEnd, 0};
   const auto bytes = std::as_bytes(std::span(entries));
   return std::vector(bytes.begin(), bytes.end());
 }

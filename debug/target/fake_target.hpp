@@ -22,7 +22,7 @@ namespace cowbird::debug {
 class FakeTarget : public Target {
  public:
   struct Options {
-    std::string program{};    // static ELF program of the kernel and of process 1; may be empty
+    std::string program{};  // static ELF program of the kernel and of process 1; may be empty
     unsigned running = 2;   // kernel threads that execute it
     unsigned sleeping = 2;  // and that sleep
     bool live = true;       // false: a core file

@@ -1,7 +1,7 @@
-// What tests/bench/debug debugs: `debugbench THREADS` has that many sleeping threads beside its first,
-// which goes round for ever: 10,000 calls of work(), each with one cheap system call, then one of
-// round_done(). Natively gdb stops in work() and round_done(), in a guest's kernel in the system calls
-// of the two, getppid and getpgrp.
+// What tests/bench/debug debugs: `debugbench THREADS` has that many sleeping threads beside its
+// first, which goes round for ever: 10,000 calls of work(), each with one cheap system call, then
+// one of round_done(). Natively gdb stops in work() and round_done(), in a guest's kernel in the
+// system calls of the two, getppid and getpgrp.
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>

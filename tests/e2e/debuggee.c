@@ -1,5 +1,5 @@
-// What the debugger tests look at: `debuggee MODE`. Each mode prints "ready" and then does one thing
-// for ever, or until it ends by itself.
+// What the debugger tests look at: `debuggee MODE`. Each mode prints "ready" and then does one
+// thing for ever, or until it ends by itself.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -81,8 +81,8 @@ static int threads(void) {
   return 0;
 }
 
-// Everything in which time has a part: each second a line with what has been since the line before. The name of
-// the longest time between two looks at the clock is "gap".
+// Everything in which time has a part: each second a line with what has been since the line before.
+// The name of the longest time between two looks at the clock is "gap".
 static volatile long alarms, received, wrong_bytes;
 
 static void on_alarm(int number) {
@@ -177,15 +177,14 @@ static int sockets(void) {
   strcpy(address.sun_path, "/tmp/socket");
   mkdir("/tmp", 0777);
   int listener = socket(AF_UNIX, SOCK_STREAM, 0), client = socket(AF_UNIX, SOCK_STREAM, 0);
-  if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 1) != 0) return 1;
+  if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 1) != 0)
+    return 1;
   if (connect(client, (struct sockaddr *)&address, sizeof address) != 0) return 1;
   ready();
   for (;;) pause();
 }
 
-static void on_signal(int number) {
-  handled = handled + number;
-}
+static void on_signal(int number) { handled = handled + number; }
 
 static int signals(void) {
   signal(SIGUSR1, on_signal);

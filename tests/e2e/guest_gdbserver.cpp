@@ -1,4 +1,5 @@
-// The gdb server of a running guest for tests: `guest-gdbserver PID ADDRESS [trace]`. Serves one gdb.
+// The gdb server of a running guest for tests: `guest-gdbserver PID ADDRESS [trace]`. Serves one
+// gdb.
 #include <signal.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
-/* A console channel for the tests of the debugger, and of them alone: it passes nothing on, and a letter that the
- * guest writes to it makes it fail in kernel code, as a plugin or the kernel itself may: 's' writes through a null
- * pointer, 'a' fails an assertion. */
+/* A console channel for the tests of the debugger, and of them alone: it passes nothing on, and a
+ * letter that the guest writes to it makes it fail in kernel code, as a plugin or the kernel itself
+ * may: 's' writes through a null pointer, 'a' fails an assertion. */
 #undef NDEBUG
 #include <assert.h>
 #include <cowbird/channel.h>
