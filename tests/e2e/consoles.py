@@ -7,8 +7,8 @@ import socket
 import subprocess
 import time
 
-from console_guest import (LIMIT, Guest, connects, free_port, need, port_console, talk, talk_pid, telnet, until_seen,
-                           window_named, x, x_server)
+from console_guest import (LIMIT, Guest, connects, free_port, need, port_console, talk, talk_pid, telnet,
+                           telnet_when_open, until_seen, window_named, x, x_server)
 from harness import Terminal, check, contains, equal, main, test
 
 
@@ -42,8 +42,8 @@ def telnet_reaches_a_console(scratch):
             talk(client, "printf '\\377\\r\\n' | od -An -tx1; tty\r", "ff 0d 0a")
             client.expect("/dev/tty1")
             first = talk_pid(client)
-        # Hung up: the shell has gone, the next client gets a new one.
-        with telnet(port) as client:
+        # Hung up: the shell has gone, the next client gets a new one, once it has opened the console.
+        with telnet_when_open(port) as client:
             client.expect("# ")
             check(talk_pid(client) != first, "the shell has outlived its terminal")
 
