@@ -29,7 +29,7 @@ class Wire:
         try:
             self.socket.connect(str(path))
             return True
-        except BlockingIOError:  # too many are in line
+        except (BlockingIOError, ConnectionRefusedError):  # too many are in line; it does not listen yet
             self.socket.close()
             return False
 
