@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -12,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdlib>
 #include <mutex>
 #include <sstream>
@@ -119,11 +119,7 @@ EmulatorCommand EmulatorCommand::parse(const std::string &text) {
 }
 
 Emulator::Emulator(const cowbird::sdk::Host &host, Events events)
-    : host_(host),
-      events_(std::move(events)),
-      helper_comes_(host),
-      helper_sends_(host),
-      exits_(host) {}
+    : events_(std::move(events)), helper_comes_(host), helper_sends_(host), exits_(host) {}
 
 void Emulator::start(const EmulatorCommand &command, const std::string &title) {
   const auto set = [](const char *name) {

@@ -46,7 +46,6 @@ class Emulator {
   void on_exit();
   void stop_waiting() noexcept;
 
-  const cowbird::sdk::Host &host_;
   const Events events_;
   // The path of a socket has at most 107 bytes (unix(7)).
   static constexpr std::size_t kLongestFolder = 60;
