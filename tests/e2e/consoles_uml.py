@@ -258,10 +258,12 @@ def a_break_of_the_guest_reaches_the_client(scratch):
 def a_hang_up_ends_the_session_and_what_it_read(scratch):
     port = free_port()
     with Guest(scratch, port_console(port)) as guest:
-        guest.begin("setsid sh -c 'exec </dev/tty1 >/dev/tty1 2>/tmp/errors; trap \"echo got-\\\"hup\\\" > /dev/tty0\" HUP; cat <&0 > /dev/null; echo read-\"end\" > /dev/tty0; "
+        guest.begin("setsid sh -c 'exec </dev/tty1 >/dev/tty1 2>/tmp/errors; trap \"echo got-\\\"hup\\\" > /dev/tty0\" HUP; echo it-\"listens\"; cat <&0 > /dev/null; echo read-\"end\" > /dev/tty0; "
                     "echo x >&1; echo write-status-$? > /dev/tty0; echo x > /dev/tty || echo no-\"tty\"> /dev/tty0; "
                     "cat /tmp/errors > /dev/tty0; echo session-\"over\" > /dev/tty0'")
-        telnet_when_open(port).close()
+        client = telnet_when_open(port)
+        client.expect("it-listens")  # not before it has the trap
+        client.close()
         guest.terminal.expect("session-over", LIMIT)
         for part in ("got-hup", "read-end", "write-status-1", "Input/output error"):
             contains(guest.terminal.output, part)
