@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "machine/machine_reader.hpp"
+#include "machine/toml_text.hpp"
 #include "plugins/near_match.hpp"
 
 namespace cowbird {
@@ -15,26 +16,9 @@ namespace {
 
 constexpr std::string_view kFd = "fd";  // the one channel with two arguments in UML's syntax
 
-std::string toml_text(const ConfigValue &value) {
-  if (const auto *number = std::get_if<std::int64_t>(&value)) return std::to_string(*number);
-  if (const auto *flag = std::get_if<bool>(&value)) return *flag ? "true" : "false";
-  std::string out = "\"";
-  for (const char c : std::get<std::string>(value)) {
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) {
-      out += fmt::format("\\u{:04x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
-    } else {
-      out += c;
-    }
-  }
-  return out + '"';
-}
-
 // What cannot stand in a machine file is no setting either.
 bool is_text(std::string_view text, std::string &error) {
-  if (parse_toml("text = " + toml_text(std::string(text)), "the setting").table) return true;
+  if (parse_toml("text = " + quote_toml(text), "the setting").table) return true;
   error = "The setting is not valid UTF-8 text.";
   return false;
 }
@@ -318,9 +302,9 @@ std::optional<PluginSetting> read_block(std::string_view text, const BlockFlags 
 // --- the other way
 
 std::string toml_pairs(const PluginSetting &setting) {
-  std::string out = fmt::format("plugin = {}", toml_text(setting.plugin));
+  std::string out = fmt::format("plugin = {}", quote_toml(setting.plugin));
   for (const auto &[key, value] : setting.options) {
-    out += fmt::format(", {} = {}", key, toml_text(value));
+    out += fmt::format(", {} = {}", key, toml_value(value));
   }
   return out;
 }
