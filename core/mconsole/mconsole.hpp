@@ -6,9 +6,8 @@
 //   nothing     version, help, log, `sysrq b`; and `sysrq p` and `sysrq t` when the kernel does not
 //               answer. Done on the server's thread.
 //   the lock    sysrq (but s, u, b, o), cad, stop, go, stack, devices. Done on the irq thread, with
-//   the big
-//               kernel lock, without sleeping. If the lock is not to be had within kBusy, the
-//               client is told so and nothing is done later.
+//               the big kernel lock, without sleeping. If the lock is not to be had within kBusy,
+//               the client is told so and nothing is done later.
 //   the kernel  halt, reboot, config, remove, proc, the other sysrqs. Queued for the kernel thread
 //               "mconsole", one after the other; they may sleep, and they wait for as long as the
 //               kernel is busy. That thread goes on while the guest stands still

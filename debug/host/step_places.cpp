@@ -14,7 +14,7 @@ constexpr std::array<std::byte, 6> kJump{std::byte{0xff}, std::byte{0x25}, std::
 
 }  // namespace
 
-StepPlaces StepPlaces::in_room(Tracee &, std::uint64_t address) {
+StepPlaces StepPlaces::in_room(std::uint64_t address) {
   StepPlaces places;
   places.scratch_ = places.room_ = address;
   places.taken_ = 1;

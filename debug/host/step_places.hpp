@@ -25,7 +25,7 @@ class StepPlaces {
   // kRoom bytes of executable memory that the program keeps for debuggers, cowbird_debug_room of
   // the kernel. Nothing in it is run by a thread that stands still there now.
   static constexpr std::size_t kRoom = 4096;
-  static StepPlaces in_room(Tracee &tracee, std::uint64_t address);
+  static StepPlaces in_room(std::uint64_t address);
   // Sixteen bytes of code that are not run any more: single steps only. They are put back by
   // leave().
   static StepPlaces over_code(Tracee &tracee, std::uint64_t address);

@@ -26,10 +26,6 @@ struct Parts {
   std::unique_ptr<Monitor> monitor;
 };
 
-}  // namespace
-
-namespace {
-
 // By its name among the sockets that the process has: the run-time directory may be anywhere.
 std::string socket_of(pid_t host_pid, std::string_view name) {
   std::set<std::string> inodes;

@@ -163,6 +163,7 @@ class KernelTarget final : public Target, private MemoryReader {
   void handle(const TraceEvent &event);
   void handle_signal(pid_t host, int signal);
   void handle_trap(pid_t host);
+  void report_signal(pid_t host, int signal);
   bool has_debug_hit(pid_t host);
   void debug_register_hit(pid_t host);
   void handle_exec();

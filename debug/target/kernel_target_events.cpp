@@ -100,12 +100,7 @@ void KernelTarget::handle_signal(pid_t host, int signal) {
     go_on(host);
     return;
   }
-  StopEvent event;
-  event.reason = StopReason::Signal;
-  event.signal = signal;
-  tracee_->set_signal(host, 0);
-  report(host, event);
-  reported_[host] = signal;
+  report_signal(host, signal);
 }
 
 void KernelTarget::handle_trap(pid_t host) {
@@ -143,12 +138,16 @@ void KernelTarget::handle_trap(pid_t host) {
     go_on(host);
     return;
   }
+  report_signal(host, SIGTRAP);
+}
+
+void KernelTarget::report_signal(pid_t host, int signal) {
   StopEvent event;
   event.reason = StopReason::Signal;
-  event.signal = SIGTRAP;
+  event.signal = signal;
   tracee_->set_signal(host, 0);
   report(host, event);
-  reported_[host] = SIGTRAP;
+  reported_[host] = signal;
 }
 
 bool KernelTarget::has_debug_hit(pid_t host) {

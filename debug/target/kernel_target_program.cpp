@@ -87,7 +87,7 @@ void KernelTarget::find_program() {
 void KernelTarget::find_places() {
   const std::uint64_t room = view_ ? view_->symbol("cowbird_debug_room") : 0;
   if (room != 0) {
-    places_ = StepPlaces::in_room(*tracee_, room);
+    places_ = StepPlaces::in_room(room);
     return;
   }
   std::uint64_t where = dynamic_value(DT_INIT);
