@@ -14,7 +14,7 @@ struct UserRegs {
   std::uint64_t fs_base, gs_base;
   std::uint64_t ds, es, fs, gs;
 };
-static_assert(sizeof(UserRegs) == 27 * 8);
+static_assert(sizeof(UserRegs) == 27 * sizeof(std::uint64_t));
 static_assert(offsetof(UserRegs, rax) == 80 && offsetof(UserRegs, orig_rax) == 120);
 static_assert(offsetof(UserRegs, rip) == 128 && offsetof(UserRegs, fs_base) == 168);
 

@@ -451,7 +451,7 @@ bool Machine::start_first_program(Ref<FsContext> fs) {
   }
   exec.directory = fs->cwd;
   const bool run = request_.run.has_value();
-  const std::string program = *name;
+  const std::string &program = *name;
   auto started = start_init(*platform_, std::move(fs), std::move(files), std::move(exec),
                             [this, run, program](Result<void> result) {
                               if (!result) {

@@ -101,6 +101,7 @@ std::unique_ptr<GdbServer> GdbServer::start(const std::string &address, std::str
       "cowbird",  "gdbserver", "--pid",      std::to_string(::getpid()),
       "--listen", where,       "--announce", std::to_string(kAnnounce)};
   std::vector<char *> argv;
+  argv.reserve(words.size() + 1);
   for (std::string &word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   pid_t pid = 0;

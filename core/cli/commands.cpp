@@ -66,7 +66,7 @@ class Commands {
   void print_errors(const std::vector<ConfigError> &errors) {
     for (const auto &error : errors) print_error(error.where, error.message);
   }
-  int boot(BootRequest request);
+  int boot(const BootRequest &request);
 
   const Environment &env_;
 };
@@ -78,7 +78,7 @@ std::vector<SetOption> set_options(const std::vector<std::string> &sets) {
   return options;
 }
 
-int Commands::boot(BootRequest request) {
+int Commands::boot(const BootRequest &request) {
   std::string error;
   const int status = env_.boot(request, error);
   if (!error.empty()) print_error("cowbird", error);

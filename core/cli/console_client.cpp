@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <fmt/ostream.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -15,6 +14,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -30,9 +30,9 @@ namespace wire = console_protocol;
 
 // Output that the caller's terminal has not taken yet. The guest does not wait for a slow client,
 // so the client reads on until this much is waiting.
-constexpr std::size_t kMaxWaiting = 64 * 1024 * 1024;
+constexpr std::size_t kMaxWaiting = 64ul * 1024 * 1024;
 // Typed bytes that the guest has not taken; standard input waits beyond that.
-constexpr std::size_t kMaxTyped = 64 * 1024;
+constexpr std::size_t kMaxTyped = 64ul * 1024;
 
 // The signals that end or interest the client; it waits for them beside its descriptors.
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCONT};
@@ -292,7 +292,6 @@ void Session::on_frame(const wire::Frame &frame) {
       waiting_.insert(waiting_.end(), frame.payload.begin(), frame.payload.end());
       return;
     case wire::FrameType::Refused:
-      return finish(Outcome::Lost, wire::text_of(frame.payload));
     case wire::FrameType::Dropped:
       return finish(Outcome::Lost, wire::text_of(frame.payload));
     case wire::FrameType::HangUp:

@@ -2,13 +2,13 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -32,7 +32,7 @@ std::string own_program() {
 
 // The file that a process runs: by its name, or by way of the process when the file was replaced.
 std::string program_of(pid_t pid) {
-  const std::string link = fmt::format("/proc/{}/exe", pid);
+  std::string link = fmt::format("/proc/{}/exe", pid);
   std::error_code error;
   const fs::path path = fs::read_symlink(link, error);
   if (error || !fs::equivalent(path, link, error) || error) return link;
@@ -57,6 +57,7 @@ std::string environment(const char *name) {
 
 std::vector<char *> pointers(std::vector<std::string> &words) {
   std::vector<char *> argv;
+  argv.reserve(words.size() + 1);
   for (std::string &word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   return argv;

@@ -3,11 +3,11 @@
 #include <editline/readline.h>
 #include <fmt/format.h>
 #include <fmt/ostream.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>

@@ -137,7 +137,7 @@ void Agent::serve() {
   if (std::exchange(ready_, false)) receive();
   if (!session_ && !gone_) {
     session_ = std::make_unique<Session>(
-        *thread_, [this](Bytes message) { send(message); }, [this] { work_.wake_all(); });
+        *thread_, [this](const Bytes &message) { send(message); }, [this] { work_.wake_all(); });
   }
   flush();
   Header header;

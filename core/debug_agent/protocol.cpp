@@ -19,7 +19,7 @@ bool is_request(std::uint16_t command) {
 bool bytes_allowed(Command command, std::size_t size) {
   switch (command) {
     case Command::SetRegisters:
-      return size >= sizeof(abi::UserRegs) && size <= sizeof(abi::UserRegs) + 64 * 1024;
+      return size >= sizeof(abi::UserRegs) && size <= sizeof(abi::UserRegs) + 64ul * 1024;
     case Command::WriteMemory:
       return size <= kMaxTransfer;
     case Command::Resume:

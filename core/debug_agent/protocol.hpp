@@ -28,7 +28,7 @@ inline constexpr std::uint32_t kMagic = 0x47424443;  // "CDBG"
 inline constexpr std::uint32_t kVersion = 1;
 inline constexpr std::size_t kMaxBody = 1 << 20;
 // Of one ReadMemory, WriteMemory or ReadFile.
-inline constexpr std::size_t kMaxTransfer = 256 * 1024;
+inline constexpr std::size_t kMaxTransfer = 256ul * 1024;
 inline constexpr std::size_t kMaxNumbers = 1024;
 inline constexpr std::size_t kMaxActions = 4096;
 inline constexpr std::size_t kMaxPath = 4096;

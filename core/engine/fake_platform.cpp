@@ -1,8 +1,7 @@
 #include "engine/fake_platform.hpp"
 
-#include <signal.h>
-
 #include <algorithm>
+#include <csignal>
 #include <cstring>
 
 #include "base/log.hpp"

@@ -2,9 +2,9 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
 
 #include <array>
+#include <csignal>
 #include <cstring>
 #include <string>
 #include <utility>

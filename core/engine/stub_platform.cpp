@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 #include <sys/auxv.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 
 #include "engine/platform.hpp"
 #include "engine/stub_context.hpp"

@@ -174,7 +174,7 @@ std::string inflate_member(Bytes &bytes, std::uint64_t limit, std::vector<std::b
       break;
     }
     const std::size_t room =
-        std::min<std::size_t>({std::max<std::size_t>(had, 256 * 1024), limit - had, 1u << 28});
+        std::min<std::size_t>({std::max<std::size_t>(had, 256ul * 1024), limit - had, 1u << 28});
     out.resize(had + room);
     stream.next_out = reinterpret_cast<Bytef *>(out.data() + had);
     stream.avail_out = static_cast<uInt>(room);

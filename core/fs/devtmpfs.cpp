@@ -30,7 +30,7 @@ WalkContext walk() {
 }
 
 void follow_block_device(BlockDevice &device, bool added) {
-  const std::string name = device.name();
+  const std::string &name = device.name();
   Result<void> done{};
   if (added) {
     done = devtmpfs_add(name, static_cast<std::uint32_t>(FileType::BlockDevice) | 0660,

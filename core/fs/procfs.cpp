@@ -94,7 +94,7 @@ void forget_names(int pid, int tid) {
 
 }  // namespace
 
-void register_procfs(std::string command_line, PseudoEntries more) {
+void register_procfs(const std::string &command_line, PseudoEntries more) {
   PseudoEntries entries = system_entries(command_line);
   std::ranges::move(more, std::back_inserter(entries));
   procfs_instance() = make_ref<ProcSuperBlock>(std::move(entries));

@@ -14,7 +14,7 @@ class SuperBlock;
 
 // Registers the file system. `command_line` is what /proc/cmdline shows; `more` are files of other
 // parts of the kernel.
-void register_procfs(std::string command_line, PseudoEntries more = {});
+void register_procfs(const std::string &command_line, PseudoEntries more = {});
 // The one instance, for mounting.
 Ref<SuperBlock> procfs_superblock();
 

@@ -446,7 +446,7 @@ Result<Path> target_root(const Subject &s) {
   return task->fs->root;
 }
 
-PseudoEntry subject_link(std::string name, Subject subject,
+PseudoEntry subject_link(std::string name, const Subject &subject,
                          Result<Path> (*target)(const Subject &)) {
   auto follow = [subject, target]() -> Result<Path> {
     if (!may_inspect(*subject.process)) return Err(Errno::Access);

@@ -274,7 +274,7 @@ class KmsgProcFile final : public File {
     // Copying may sleep: another reader must not find what this one copies from.
     const std::string text = std::move(rest_);
     rest_.clear();
-    const auto copied = to.copy_to(std::as_bytes(std::span(text)));
+    auto copied = to.copy_to(std::as_bytes(std::span(text)));
     rest_.insert(0, text.substr(copied ? static_cast<std::size_t>(*copied) : 0));
     return copied;
   }

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -12,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -31,7 +31,7 @@ constexpr std::array<const char *, 8> kLeaves = {"mconsole", "console", "debug",
 // The longest name that becomes the address of a socket.
 constexpr std::string_view kLongestSocket = "/mconsole";
 constexpr int kClaimAttempts = 16;
-constexpr std::size_t kMaxSmallFile = 64 * 1024;
+constexpr std::size_t kMaxSmallFile = 64ul * 1024;
 
 std::string reason() { return std::strerror(errno); }
 

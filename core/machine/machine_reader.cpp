@@ -340,7 +340,8 @@ void MachineReader::read_mount(SectionReader &section) {
 void MachineReader::read_gdb_address(SectionReader &section, const std::string &address) {
   constexpr std::string_view kUnix = "unix:", kTcp = "tcp:";
   constexpr std::size_t kLongestSocket = 107;  // unix(7)
-  if (address == "stdio") {
+  const bool tcp = address.starts_with(kTcp) && is_port(address.substr(address.rfind(':') + 1));
+  if (address == "stdio" || tcp) {
     config_.debug.gdb = address;
   } else if (address.starts_with(kUnix) && address.size() > kUnix.size()) {
     const std::string path = resolve(*section.node("gdb"), address.substr(kUnix.size()));
@@ -350,8 +351,6 @@ void MachineReader::read_gdb_address(SectionReader &section, const std::string &
                              kLongestSocket));
     }
     config_.debug.gdb = fmt::format("{}{}", kUnix, path);
-  } else if (address.starts_with(kTcp) && is_port(address.substr(address.rfind(':') + 1))) {
-    config_.debug.gdb = address;
   } else {
     section.problem("gdb", fmt::format("\"{}\" is no address for a gdb server: write "
                                        "\"tcp:127.0.0.1:1234\", \"unix:PATH\" or \"stdio\".",

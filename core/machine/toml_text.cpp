@@ -109,6 +109,7 @@ std::string toml_value(const ConfigValue &value) {
 
 std::string toml_array(const std::vector<std::string> &texts) {
   std::vector<std::string> quoted;
+  quoted.reserve(texts.size());
   for (const auto &text : texts) quoted.push_back(quote_toml(text));
   return fmt::format("[{}]", fmt::join(quoted, ", "));
 }

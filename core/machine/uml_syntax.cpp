@@ -480,7 +480,7 @@ void UmlReader::finish_xterm() {
       used = true;
     }
     if (line.output && line.output->plugin == "xterm") {
-      set_text(where, path + ".output_channel" + key, value);
+      set_text(where, fmt::format("{}.output_channel{}", path, key), value);
       used = true;
     }
   }
@@ -626,6 +626,7 @@ void UmlReader::finish_lists() {
   const auto put = [&](const char *key, const std::vector<Given> &list) {
     if (list.empty()) return;
     std::vector<std::string> texts;
+    texts.reserve(list.size());
     for (const auto &item : list) texts.push_back(item.value);
     set(list.front().where, key, toml_array(texts));
   };

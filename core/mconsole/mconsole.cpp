@@ -1,12 +1,12 @@
 #include "mconsole/mconsole.hpp"
 
 #include <fmt/format.h>
-#include <signal.h>
 #include <sys/prctl.h>
 
 #include <atomic>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <deque>
 #include <memory>
 #include <semaphore>

@@ -62,7 +62,7 @@ class Server {
   // The host bounds the queue of a client whose socket is not connected. What a connected one does
   // not read stays in our send buffer, which all share; it gets so many bytes of that.
   static constexpr int kWindow = 64 * 1024;
-  static constexpr std::size_t kMaxWaiting = 128 * 1024 * 1024;  // bytes of answers
+  static constexpr std::size_t kMaxWaiting = 128ul * 1024 * 1024;  // bytes of answers
 
   // Makes the socket (mode 0600; one that is there is replaced) and starts the thread. nullptr and
   // a sentence when the host refuses.

@@ -122,7 +122,7 @@ Result<void> PageCache::write_back(std::uint64_t first_byte, std::uint64_t last_
     });
   };
   Result<void> waited = wait_event(changed_, stored, SleepMode::Killable, "page_write_back");
-  return result ? std::move(waited) : std::move(result);
+  return result ? waited : result;
 }
 
 Result<void> PageCache::write_back_batch(const std::vector<std::uint64_t> &indices) {

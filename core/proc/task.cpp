@@ -26,7 +26,7 @@ constexpr std::uint64_t kDefaultMessageQueueBytes = 819200;
 constexpr std::size_t kFewestTasks = 64;
 constexpr std::size_t kMostTasks = 32000;
 // What one task may cost of physical memory: an eighth of it may go to tasks of this size.
-constexpr std::uint64_t kTaskShare = 8 * 16 * kKiB;
+constexpr std::uint64_t kTaskShare = 128 * kKiB;
 
 Platform *the_platform = nullptr;
 

@@ -229,7 +229,7 @@ struct TraceInternals {
     t->stopped = true;
     t->step = false;
     t->stop_requested = false;
-    t->stop = std::move(stop);
+    t->stop = stop;
     t->resume_signal = 0;
     update(task);
     t->process->tracer.task_stopped(task, t->stop);

@@ -216,7 +216,7 @@ SysResult sys_close(Task &task, const SysArgs &args) {
   if (!closed && (closed.is(Errno::RestartSys) || closed.is(Errno::RestartNoHand) ||
                   closed.is(Errno::RestartNoIntr)))
     return Err(Errno::Intr);
-  TRY(std::move(closed));
+  TRY(closed);
   return 0;
 }
 

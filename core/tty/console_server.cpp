@@ -31,9 +31,9 @@ namespace {
 namespace wire = console_protocol;
 
 // What waits for one client. Above the limit the line's output is held back.
-constexpr std::size_t kQueueLimit = 256 * 1024;
+constexpr std::size_t kQueueLimit = 256ul * 1024;
 // Parts of the queue are sent by one call each.
-constexpr std::size_t kQueuePart = 16 * 1024;
+constexpr std::size_t kQueuePart = 16ul * 1024;
 // A full queue holds the line's output back until it is half empty: as long as the client takes
 // anything at all within the first time, but not longer than the second.
 constexpr std::int64_t kPatience = 500'000'000;

@@ -39,7 +39,7 @@ class ConsoleObserver {
 class ConsoleTap {
  public:
   // As much of a line's latest output as is kept.
-  static constexpr std::size_t kScrollback = 64 * 1024;
+  static constexpr std::size_t kScrollback = 64ul * 1024;
 
   // Use add_console_tap().
   ConsoleTap(std::string name, Tty &tty);

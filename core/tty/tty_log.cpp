@@ -19,7 +19,7 @@ namespace cowbird {
 
 namespace {
 
-constexpr std::size_t kMostWaiting = 4 * 1024 * 1024;
+constexpr std::size_t kMostWaiting = 4ul * 1024 * 1024;
 
 // One file. Its functions are called under the big kernel lock, except write_out().
 class LogFile : public std::enable_shared_from_this<LogFile> {
@@ -31,7 +31,7 @@ class LogFile : public std::enable_shared_from_this<LogFile> {
     if (directory_ >= 0 && fd_ >= 0) ::close(fd_);
   }
 
-  void add(std::string text) {
+  void add(const std::string &text) {
     if (waiting_.size() + text.size() > kMostWaiting) {
       lost_ += text.size();
       return;
@@ -120,7 +120,8 @@ class Record final : public TtyRecord {
       : file_(std::move(file)), tty_(shared ? tty : ""), start_(shared ? 0 : clock::realtime_ns()) {
     event('m', "open");
   }
-  ~Record() override {
+  // Out of memory ends the kernel.
+  ~Record() override {  // NOLINT(bugprone-exception-escape)
     std::string rest;
     output_.finish(rest);
     if (!rest.empty()) event('o', rest);

@@ -96,7 +96,7 @@ Ref<Dentry> Dentry::make_root(Ref<Inode> inode) {
   return root;
 }
 
-Ref<Dentry> Dentry::make_anonymous(std::string name, Ref<Inode> inode) {
+Ref<Dentry> Dentry::make_anonymous(const std::string &name, Ref<Inode> inode) {
   Ref<Dentry> dentry = DentryCache::make(name);
   dentry->inode_ = std::move(inode);
   dentry->anonymous_ = true;

@@ -22,7 +22,7 @@ class Dentry : public RefCounted<Dentry> {
   // The root of a file system; not hashed.
   static Ref<Dentry> make_root(Ref<Inode> inode);
   // A name in no directory, "pipe:[12]".
-  static Ref<Dentry> make_anonymous(std::string name, Ref<Inode> inode);
+  static Ref<Dentry> make_anonymous(const std::string &name, Ref<Inode> inode);
   ~Dentry();
 
   Dentry *parent() const { return parent_.get(); }  // nullptr for roots and anonymous names

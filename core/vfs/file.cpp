@@ -101,7 +101,7 @@ void touch_atime(File &file) {
   };
   const Timespec now = current_time();
   if (later(inode.atime, inode.mtime) && later(inode.atime, inode.ctime) &&
-      now.sec - inode.atime.sec < 24 * 3600) {
+      now.sec - inode.atime.sec < 24l * 3600) {
     return;
   }
   inode.atime = now;

@@ -19,6 +19,7 @@ struct Timespec {
 struct DeviceNumber {
   std::uint32_t major = 0;
   std::uint32_t minor = 0;
+  // NOLINTNEXTLINE(modernize-use-nullptr): the check mistakes the 0 that this compares with
   friend auto operator<=>(const DeviceNumber &, const DeviceNumber &) = default;
   // The encoding that stat(2) and mknod(2) use (glibc's makedev).
   std::uint64_t encode() const {

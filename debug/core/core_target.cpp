@@ -143,7 +143,7 @@ void CoreTarget::place_threads() {
       const auto named = std::find_if(
           all.begin(), all.end(), [&](const KernelThread &t) { return t.address == vcpu.current; });
       // While it idles or changes threads it is on its own stack, next to where that was saved.
-      constexpr std::uint64_t kReach = 64 * 1024;
+      constexpr std::uint64_t kReach = 64ul * 1024;
       const std::uint64_t rsp = host.registers.rsp;
       const bool on_own_stack = rsp + kReach > vcpu.idle_rsp && rsp < vcpu.idle_rsp + kReach;
       if (named != all.end() && !on_own_stack) thread = &*named;

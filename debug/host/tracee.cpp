@@ -26,7 +26,7 @@ namespace {
 // and meet its breakpoints.
 constexpr long kOptions =
     PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_TRACEVFORK | PTRACE_O_TRACESYSGOOD;
-constexpr std::size_t kMaxXstate = 16 * 1024;  // AMX needs 11 KiB
+constexpr std::size_t kMaxXstate = 16ul * 1024;  // AMX needs 11 KiB
 
 long trace(__ptrace_request request, pid_t tid, std::uintptr_t address = 0,
            std::uintptr_t data = 0) {
@@ -490,13 +490,15 @@ Result<void> Tracee::set_signal_info(pid_t tid, const siginfo_t &info) {
 
 Result<std::uint64_t> Tracee::debug_register(pid_t tid, unsigned number) {
   errno = 0;
-  const long value = trace(PTRACE_PEEKUSER, tid, offsetof(struct user, u_debugreg) + 8 * number);
+  const long value =
+      trace(PTRACE_PEEKUSER, tid, offsetof(struct user, u_debugreg) + sizeof(long) * number);
   if (errno != 0) return Err(errno_from_host(errno));
   return static_cast<std::uint64_t>(value);
 }
 
 Result<void> Tracee::set_debug_register(pid_t tid, unsigned number, std::uint64_t value) {
-  if (trace(PTRACE_POKEUSER, tid, offsetof(struct user, u_debugreg) + 8 * number, value) != 0) {
+  if (trace(PTRACE_POKEUSER, tid, offsetof(struct user, u_debugreg) + sizeof(long) * number,
+            value) != 0) {
     return Err(errno_from_host(errno));
   }
   return {};

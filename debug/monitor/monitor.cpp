@@ -1,10 +1,10 @@
 #include "debug/monitor/monitor.hpp"
 
 #include <fmt/format.h>
-#include <time.h>
 
 #include <algorithm>
 #include <charconv>
+#include <ctime>
 #include <sstream>
 
 #include "debug/view/elf_symbols.hpp"

@@ -1,12 +1,12 @@
 #include "debug/program/gdbserver.hpp"
 
 #include <fmt/format.h>
-#include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <memory>

@@ -86,7 +86,7 @@ std::uint16_t full_tag(std::span<const std::byte> area) {
   for (unsigned i = 0; i < 8; ++i) {  // i: physical register; the area has them by stack position
     unsigned tag = kEmpty;
     if ((used >> i) & 1) {
-      const auto at = kStack + 16 * ((i + 8 - top) % 8);
+      const auto at = kStack + 16ul * ((i + 8 - top) % 8);
       const auto mantissa = load<std::uint64_t>(area, at);
       const unsigned exponent = load<std::uint16_t>(area, at + 8) & 0x7fff;
       if (exponent == 0)
@@ -186,7 +186,7 @@ void RegisterLayout::add_core() {
   }
   for (unsigned i = 0; i < 8; ++i)
     add_state(fmt::format("st{}", i), "i387_ext", 10, 10, kX87,
-              static_cast<std::uint32_t>(kStack + 16 * i));
+              static_cast<std::uint32_t>(kStack + 16ul * i));
   add_state("fctrl", "int", 4, 2, kX87, kControlWord);
   add_state("fstat", "int", 4, 2, kX87, kTop);
   add("int", {"ftag", 4, 1, Place::FullTag, kX87, kTagByte});
@@ -204,7 +204,7 @@ void RegisterLayout::add_sse() {
   xml_ += kMxcsrXml;
   for (unsigned i = 0; i < 16; ++i)
     add_state(fmt::format("xmm{}", i), "vec128", 16, 16, kSse,
-              static_cast<std::uint32_t>(kXmm + 16 * i));
+              static_cast<std::uint32_t>(kXmm + 16ul * i));
   add_state("mxcsr", "i386_mxcsr", 4, 4, kSse, kMxcsr);
   end_feature();
 }
@@ -322,7 +322,7 @@ Result<void> RegisterLayout::append(std::string &out, unsigned number,
   if (read(row, registers, value))
     append_hex(out, value);
   else
-    out.append(2u * row.bytes, 'x');
+    out.append(2ul * row.bytes, 'x');
   return {};
 }
 
@@ -343,7 +343,7 @@ Result<void> RegisterLayout::set(Registers &registers, unsigned number,
 
 Result<void> RegisterLayout::unpack(Registers &registers, std::string_view hex) const {
   for (unsigned i = 0; i < rows_.size() && !hex.empty(); ++i) {
-    const auto digits = hex.substr(0, 2u * rows_[i].bytes);
+    const auto digits = hex.substr(0, 2ul * rows_[i].bytes);
     hex.remove_prefix(digits.size());
     if (digits.find_first_not_of('x') == std::string_view::npos) continue;
     if (rows_[i].place == Place::Kernel) continue;

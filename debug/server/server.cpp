@@ -17,7 +17,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::size_t kReadSize = 64 * 1024;
+constexpr std::size_t kReadSize = 64ul * 1024;
 // The session is fed in small parts, so that many cheap requests cannot ask for endless answers at
 // once.
 constexpr std::size_t kFeedSize = 512;

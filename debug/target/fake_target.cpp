@@ -114,7 +114,7 @@ FakeTarget::Thread &FakeTarget::make_thread(ThreadId id, std::string name, bool 
   thread.registers.xstate.resize(kXstateSize);
   thread.registers.xstate[kStateBv] = std::byte{3};
   for (unsigned i = 0; i < 16; ++i)
-    thread.registers.xstate[kXmm + 16 * i] = static_cast<std::byte>(i);
+    thread.registers.xstate[kXmm + 16ul * i] = static_cast<std::byte>(i);
   return thread;
 }
 

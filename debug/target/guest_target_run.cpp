@@ -1,9 +1,9 @@
 // GuestTarget: running and stopping the kernel and guest processes together.
-#include <signal.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 
 #include "debug/target/guest_target.hpp"
 

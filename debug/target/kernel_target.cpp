@@ -15,7 +15,7 @@ namespace cowbird::debug {
 namespace {
 
 // The stack pointer of a vCPU's idle loop is at most so far from where it was last saved.
-constexpr std::uint64_t kIdleStackReach = 256 * 1024;
+constexpr std::uint64_t kIdleStackReach = 256ul * 1024;
 
 // Where Linux's user_regs_struct has a register.
 constexpr unsigned long long user_regs_struct::*kHostRegisters[kRegCount] = {

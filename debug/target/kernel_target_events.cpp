@@ -1,7 +1,7 @@
 // KernelTarget: what the host threads report, and what gdb is told of it.
-#include <signal.h>
 
 #include <algorithm>
+#include <csignal>
 
 #include "debug/target/kernel_target.hpp"
 

@@ -1,9 +1,9 @@
 // KernelTarget: stopping and running, from gdb's actions to those of the host threads.
-#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <ctime>
 
 #include "debug/target/kernel_target.hpp"

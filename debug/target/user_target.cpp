@@ -1,11 +1,11 @@
 #include "debug/target/user_target.hpp"
 
 #include <fmt/format.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstring>
 
 #include "debug/rsp/register_layout.hpp"

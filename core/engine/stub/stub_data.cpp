@@ -36,7 +36,7 @@ constexpr std::uint32_t kArch = offsetof(seccomp_data, arch);
 constexpr std::uint32_t kIpLow = offsetof(seccomp_data, instruction_pointer);
 constexpr std::uint32_t kIpHigh = kIpLow + 4;
 constexpr std::uint32_t arg_low(unsigned n) {
-  return static_cast<std::uint32_t>(offsetof(seccomp_data, args) + 8 * n);
+  return static_cast<std::uint32_t>(offsetof(seccomp_data, args) + sizeof(std::uint64_t) * n);
 }
 constexpr std::uint32_t arg_high(unsigned n) { return arg_low(n) + 4; }
 

@@ -11,7 +11,7 @@ namespace channels {
 
 class Backlog {
  public:
-  static constexpr std::size_t kSize = 16 * 1024;  // about eight screens of text
+  static constexpr std::size_t kSize = 16ul * 1024;  // about eight screens of text
 
   void add(std::span<const std::byte> data);
   // The bytes in their order. When older ones were lost it starts behind a line's end, where there

@@ -61,7 +61,7 @@ class PeerStream {
  private:
   static constexpr std::size_t kChunk = 4096;
   // Bytes that wait for the peer, above which it is not listened to: it answers nothing either.
-  static constexpr std::size_t kMaxUnsent = 256 * 1024;
+  static constexpr std::size_t kMaxUnsent = 256ul * 1024;
 
   void on_ready(std::uint32_t events);
   bool flush();  // false: there is something left
