@@ -183,6 +183,13 @@ def a_console_server(scratch):
             server.terminal.expect(f"at-{customer.name}-42", LIMIT)
 
 
+def send_break(client):
+    """As a person does it in telnet."""
+    client.type("\x1d")
+    client.expect("telnet> ", LIMIT)
+    client.type("send brk\n")
+
+
 @test
 def breaks_are_what_the_modes_say(scratch):
     port = free_port()
@@ -191,19 +198,14 @@ def breaks_are_what_the_modes_say(scratch):
                     "( stty raw -echo; show '-ignbrk -brkint -parmrk' 1 1; show parmrk 2 3; show 'ignbrk -parmrk' 3 1; "
                     "stty sane ) <> /dev/tty1 >&0; echo modes-\"seen\"")
         with telnet_when_open(port) as client:
-            def send_break():
-                client.type("\x1d")
-                client.expect("telnet> ", LIMIT)
-                client.type("send brk\n")
-
             client.expect("set-1", LIMIT)
-            send_break()
+            send_break(client)
             guest.terminal.expect("read-1 00\r", LIMIT)
             client.expect("set-2", LIMIT)
-            send_break()
+            send_break(client)
             guest.terminal.expect("read-2 ff 00 00\r", LIMIT)
             client.expect("set-3", LIMIT)
-            send_break()
+            send_break(client)
             client.type("x")
             guest.terminal.expect("read-3 78\r", LIMIT)
             guest.terminal.expect("modes-seen", LIMIT)
@@ -212,9 +214,7 @@ def breaks_are_what_the_modes_say(scratch):
             client.type("\r")
             client.expect("# ", LIMIT)
             talk(client, "stty brkint; (echo runs-\"now\"; exec sleep 1000)\r", "runs-now")
-            client.type("\x1d")
-            client.expect("telnet> ", LIMIT)
-            client.type("send brk\n")
+            send_break(client)
             client.expect("# ", LIMIT)
             talk(client, "echo $?st\r", "130st")
 

@@ -5,6 +5,7 @@ import subprocess
 import time
 
 from harness import BUILD, COWBIRD, LIMIT, Skip, check, contains, equal, main, test
+from debugged import go_to, until
 from gdb import GDB, GdbError, Mi, batch
 
 SERVER = BUILD / "tests" / "e2e" / "guest-gdbserver"
@@ -45,21 +46,14 @@ class Guest:
     def grow(self):
         """Waits until the guest has written something more."""
         size = self.output.stat().st_size
-        self.until(lambda: self.output.stat().st_size > size, "output of the guest")
-
-    @staticmethod
-    def until(condition, what):
-        end = time.monotonic() + LIMIT
-        while not condition():
-            check(time.monotonic() < end, f"waited in vain for {what}")
-            time.sleep(0.02)
+        until(lambda: self.output.stat().st_size > size, "output of the guest")
 
     def serve(self):
         self.socket.unlink(missing_ok=True)
         self.servers.append(subprocess.Popen(
             [str(SERVER), str(self.process.pid), f"unix:{self.socket}"], stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL))
-        self.until(self.socket.exists, "the server's socket")
+        until(self.socket.exists, "the server's socket")
 
     def symbols(self):
         """Of gdb, so that it need not read the files through the connection."""
@@ -88,12 +82,6 @@ class Guest:
         status = open(f"/proc/{self.process.pid}/status", encoding="ascii").read()
         contains(status, "TracerPid:\t0", "the state of the kernel's process")
         self.grow()
-
-
-def go_to(gdb, place):
-    gdb.run(f"tbreak {place}")
-    gdb.run("continue")
-    return gdb.stopped()
 
 
 def thread_of(gdb):
@@ -267,7 +255,7 @@ def functions_are_called_on_a_thread_that_runs(scratch):
 @test
 def non_stop_stops_one_thread(scratch):
     with Guest(scratch, TICKER, "--vcpus", "2") as guest, guest.attached("-iex", "set non-stop on") as gdb:
-        guest.until(lambda: "(running)" not in gdb.run("info threads"), "the stops of all threads")
+        until(lambda: "(running)" not in gdb.run("info threads"), "the stops of all threads")
         gdb.run("continue -a &")
         guest.grow()
         gdb.records.clear()
@@ -295,7 +283,7 @@ def gdb_may_die_and_come_back(scratch):
         go_to(gdb, "sys_clock_nanosleep")
         gdb.run("break sys_exit_group")
         gdb.kill()
-        guest.until(lambda: "TracerPid:\t0" in open(f"/proc/{guest.process.pid}/status", encoding="ascii").read(),
+        until(lambda: "TracerPid:\t0" in open(f"/proc/{guest.process.pid}/status", encoding="ascii").read(),
                     "the end of tracing")
         guest.is_free()
         contains(guest.gdb("info threads"), '"sh/1"')

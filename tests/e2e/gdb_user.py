@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from harness import BUILD, COWBIRD, Skip, check, contains, main, test
+from debugged import in_order
 
 PROGRAMS = BUILD / "tests" / "e2e"
 SERVER = PROGRAMS / "guest-gdbserver"
@@ -69,14 +70,6 @@ class Guest:
 
     def __exit__(self, *_):
         self.close()
-
-
-def in_order(text, *parts):
-    at = 0
-    for part in parts:
-        found = re.compile(part).search(text, at)
-        check(found, f"{part!r} is missing, or not in its place, in:\n{text[-3500:]}")
-        at = found.end()
 
 
 def each_kind(function):
