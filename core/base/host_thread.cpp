@@ -1,7 +1,11 @@
 #include "base/host_thread.hpp"
 
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <csignal>
 #include <memory>
 
@@ -27,6 +31,40 @@ struct AlternateStack {
 };
 thread_local AlternateStack alternate_stack;
 
+// Who runs: readers take no lock, so that they can ask whatever is stuck. An id of 0 is a free
+// place, kTaken one that is being filled; a name is written before the id.
+constexpr std::size_t kListed = 1024;
+constexpr pid_t kTaken = -1;
+struct ListEntry {
+  std::atomic<pid_t> id;
+  std::array<std::atomic<char>, 16> name;
+};
+std::array<ListEntry, kListed> list;
+
+class Listed {
+ public:
+  explicit Listed(const std::string &name) {
+    for (ListEntry &entry : list) {
+      pid_t free = 0;
+      if (!entry.id.compare_exchange_strong(free, kTaken)) continue;
+      for (std::size_t i = 0; i < entry.name.size(); ++i) {
+        entry.name[i] = i < name.size() ? name[i] : '\0';
+      }
+      entry.id = static_cast<pid_t>(::syscall(SYS_gettid));
+      entry_ = &entry;
+      return;
+    }
+  }
+  ~Listed() {
+    if (entry_) entry_->id = 0;
+  }
+  Listed(const Listed &) = delete;
+  Listed &operator=(const Listed &) = delete;
+
+ private:
+  ListEntry *entry_ = nullptr;
+};
+
 struct StartArguments {
   std::string name;
   std::function<void()> function;
@@ -44,6 +82,7 @@ void block_signals() {
 void *thread_main(void *raw) {
   std::unique_ptr<StartArguments> arguments(static_cast<StartArguments *>(raw));
   ::pthread_setname_np(::pthread_self(), arguments->name.c_str());
+  const Listed listed(arguments->name);
   if (!use_alternate_signal_stack()) log_warn("{}: no memory for a signal stack", arguments->name);
   arguments->function();
   return nullptr;
@@ -83,6 +122,22 @@ Result<HostThread> HostThread::start(std::string name, std::function<void()> fun
   thread.joinable_ = true;
   static_cast<void>(arguments.release());
   return thread;
+}
+
+std::vector<NamedThread> named_host_threads() {
+  std::vector<NamedThread> threads;
+  for (const ListEntry &entry : list) {
+    const pid_t id = entry.id;
+    if (id <= 0) continue;
+    std::string name;
+    for (const auto &letter : entry.name) {
+      const char c = letter;
+      if (c == '\0') break;
+      name += c;
+    }
+    if (entry.id == id) threads.push_back({id, std::move(name)});
+  }
+  return threads;
 }
 
 void HostThread::join() {

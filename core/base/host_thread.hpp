@@ -5,11 +5,13 @@
 #pragma once
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include <csignal>
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/result.hpp"
 
@@ -42,6 +44,14 @@ class HostThread {
   pthread_t handle_{};
   bool joinable_ = false;
 };
+
+struct NamedThread {
+  pid_t id;
+  std::string name;
+};
+
+// The HostThreads that run now. Any host thread may ask; another may end before the answer is read.
+std::vector<NamedThread> named_host_threads();
 
 // Gives the calling host thread an alternate signal stack, which stays until the thread ends. Host
 // threads made by HostThread have one already; for the process' first thread.

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/log.hpp"
+#include "base/own_program.hpp"
 #include "boot/debug_stop.hpp"
 #include "boot/machine.hpp"
 #include "boot/panic.hpp"
@@ -74,12 +75,10 @@ std::string name_from_restart() {
 
 // The words of our own command line, to start again as we were started.
 [[noreturn]] void re_execute(const std::string &random_name) {
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::string words((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::vector<std::string> words = own_words();
   std::vector<char *> argv;
-  for (std::size_t at = 0; at < words.size(); at += std::strlen(&words[at]) + 1) {
-    argv.push_back(&words[at]);
-  }
+  argv.reserve(words.size() + 1);
+  for (std::string &word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   // Any thread may be the caller; the program starts with nothing blocked.
   sigset_t nothing;
@@ -87,7 +86,7 @@ std::string name_from_restart() {
   ::pthread_sigmask(SIG_SETMASK, &nothing, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
   if (!random_name.empty()) ::setenv(kRestartName, random_name.c_str(), 1);
-  ::execv("/proc/self/exe", argv.data());
+  ::execv(own_program(), argv.data());
   std::fprintf(stderr, "cowbird: cannot start again: %s\n", std::strerror(errno));
   ::_exit(kExitHostError);
 }

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "base/own_program.hpp"
 #include "sched/bkl.hpp"
 
 extern "C" {
@@ -83,7 +84,7 @@ pid_t start_writer(const char *message) {
     sigset_t none;
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    ::execve("/proc/self/exe", argv, environ);
+    ::execve(own_program(), argv, environ);
     ::_exit(127);
   }
   return child;

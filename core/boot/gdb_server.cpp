@@ -17,6 +17,7 @@
 #include <fstream>
 #include <vector>
 
+#include "base/own_program.hpp"
 #include "base/unique_fd.hpp"
 
 namespace cowbird {
@@ -86,6 +87,10 @@ std::unique_ptr<GdbServer> GdbServer::start(const std::string &address, std::str
   // "tcp:1234" is a port of this host.
   const bool port_only = address.starts_with("tcp:") && address.find(':') == address.rfind(':');
   const std::string where = port_only ? "tcp::" + address.substr(4) : address;
+  if (::access("/proc/self/mem", F_OK) != 0) {
+    error = "The gdb server cannot be started: it needs /proc, which this host does not show here.";
+    return nullptr;
+  }
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) {
     error = fmt::format("The gdb server cannot be started: {}.", std::strerror(errno));
@@ -105,7 +110,7 @@ std::unique_ptr<GdbServer> GdbServer::start(const std::string &address, std::str
   for (std::string &word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   pid_t pid = 0;
-  const int failed = ::posix_spawn(&pid, "/proc/self/exe", &settings.actions, &settings.attributes,
+  const int failed = ::posix_spawn(&pid, own_program(), &settings.actions, &settings.attributes,
                                    argv.data(), environ);
   writer.reset();
   if (failed != 0) {

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <span>
 
+#include "base/own_program.hpp"
+
 namespace cowbird::boot {
 namespace {
 
@@ -35,7 +37,7 @@ int match_object(dl_phdr_info *info, std::size_t, void *data) {
     search.found = true;
     search.out->file_address = search.address - info->dlpi_addr;
     // The loader gives the program itself an empty name.
-    const char *path = info->dlpi_name && info->dlpi_name[0] ? info->dlpi_name : "/proc/self/exe";
+    const char *path = info->dlpi_name && info->dlpi_name[0] ? info->dlpi_name : own_program();
     copy_text(search.out->object, sizeof search.out->object, path, std::strlen(path));
     return 1;
   }

@@ -53,8 +53,12 @@ int report(pid_t child, int fd, std::ostream &out) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+// To a file, or with no name to nothing: without /dev/null, what can be neither read nor written.
 void point_to(int fd, const std::string &file) {
-  const UniqueFd opened(::open(file.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+  UniqueFd opened(file.empty()
+                      ? ::open("/dev/null", O_RDWR | O_CLOEXEC)
+                      : ::open(file.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+  if (!opened.valid() && file.empty()) opened.reset(::open("/", O_PATH | O_CLOEXEC));
   if (opened.valid()) ::dup2(opened.get(), fd);
 }
 
@@ -97,13 +101,13 @@ std::optional<int> become_daemon(const std::string &log, std::ostream &out, std:
   ::close(ends[0]);
   ::setsid();
   ::setenv(kDaemonVariable, std::to_string(::getpid()).c_str(), 1);
-  point_to(STDIN_FILENO, "/dev/null");
-  point_to(STDOUT_FILENO, log.empty() ? "/dev/null" : log);
+  point_to(STDIN_FILENO, "");
+  point_to(STDOUT_FILENO, log);
   const auto pipe = std::make_shared<UniqueFd>(ends[1]);
   up = [pipe, log](const std::string &name) {
     [[maybe_unused]] const auto told = ::write(pipe->get(), name.data(), name.size());
     pipe->reset();
-    point_to(STDERR_FILENO, log.empty() ? "/dev/null" : log);
+    point_to(STDERR_FILENO, log);
   };
   return std::nullopt;
 }

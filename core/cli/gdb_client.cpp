@@ -15,6 +15,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/own_program.hpp"
 #include "base/unique_fd.hpp"
 #include "boot/boot.hpp"
 #include "instance/instance.hpp"
@@ -23,12 +24,6 @@ namespace cowbird::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string own_program() {
-  std::error_code error;
-  const fs::path path = fs::read_symlink("/proc/self/exe", error);
-  return error ? "/proc/self/exe" : path.string();
-}
 
 // The file that a process runs: by its name, or by way of the process when the file was replaced.
 std::string program_of(pid_t pid) {
@@ -185,7 +180,7 @@ std::vector<std::string> gdb_words(const GdbArguments &arguments, const std::str
     words.insert(words.end(), {"-iex", "set index-cache directory " + index, "-iex",
                                "set index-cache enabled on"});
   }
-  const auto script = arguments.no_script ? std::nullopt : script_for(own_program());
+  const auto script = arguments.no_script ? std::nullopt : script_for(own_program_path());
   if (script) words.insert(words.end(), {"-ex", "source " + *script});
   words.insert(words.end(), {"-ex", "target extended-remote " + socket});
   words.insert(words.end(), arguments.gdb_arguments.begin(), arguments.gdb_arguments.end());
@@ -196,7 +191,7 @@ std::vector<std::string> gdb_words(const GdbArguments &arguments, const std::str
 }  // namespace
 
 int start_gdb(const GdbArguments &arguments, std::string &error) {
-  std::string program, server = own_program();
+  std::string program, server = own_program_path();
   std::vector<std::string> what;
   if (arguments.core.empty()) {
     const auto root = instance_root(arguments.directory, error);

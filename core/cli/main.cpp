@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/own_program.hpp"
 #include "boot/boot.hpp"
 #include "cli/commands.hpp"
 #include "debug/program/gdbserver.hpp"
@@ -19,7 +20,7 @@ namespace {
 void keep_closed_descriptors() {
   for (int fd = 0; fd <= 2; ++fd) {
     if (::fcntl(fd, F_GETFD) >= 0) continue;
-    [[maybe_unused]] const int taken = ::open("/dev/null", O_PATH | O_CLOEXEC);
+    [[maybe_unused]] const int taken = ::open("/", O_PATH | O_CLOEXEC);
   }
 }
 
@@ -27,6 +28,7 @@ void keep_closed_descriptors() {
 
 int main(int argc, char **argv) {
   keep_closed_descriptors();
+  cowbird::note_own_program(argc, argv);
   // Started by /dev/watchdog, not by people.
   if (argc > 1 && std::string(argv[1]) == cowbird::mconsole::kWatchdogWord) {
     return cowbird::mconsole::run_watchdog_process(std::vector<std::string>(argv + 2, argv + argc));

@@ -267,7 +267,10 @@ void StubContext::check_responsive(SyncPoint point) {
   const std::string base = fmt::format("/proc/{}/task/{}/", process_.pid(), host_tid_.load());
   const std::string status = read_proc(base + "status");
   const auto mask = status.find("SigBlk:\t");
-  if (mask == std::string::npos) return;
+  if (mask == std::string::npos) {  // no /proc
+    process_.signal_thread(host_tid_, stub::kKickSignal);
+    return;
+  }
   const bool blocked =
       (std::strtoull(status.c_str() + mask + 8, nullptr, 16) & signal_bit(stub::kKickSignal)) != 0;
   if (!blocked) {

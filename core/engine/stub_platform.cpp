@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "base/log.hpp"
 #include "engine/platform.hpp"
 #include "engine/stub_context.hpp"
 #include "engine/stub_machine.hpp"
@@ -42,10 +43,13 @@ std::uint64_t measure_ticks_per_us() {
 // How many runs of pages a stub may have mapped; each takes a host mapping, and a change may split
 // one.
 std::size_t host_max_runs() {
-  long limit = 65530;
+  constexpr long kDefaultLimit = 65530;
+  long limit = kDefaultLimit;
   if (std::FILE *file = std::fopen("/proc/sys/vm/max_map_count", "re")) {
-    if (std::fscanf(file, "%ld", &limit) != 1) limit = 65530;
+    if (std::fscanf(file, "%ld", &limit) != 1) limit = kDefaultLimit;
     std::fclose(file);
+  } else {
+    log_notice("engine: the host shows no /proc/sys/vm/max_map_count; {} is taken for it", limit);
   }
   return std::clamp<std::size_t>(static_cast<std::size_t>(std::max(limit, 0L)) / 2, 64, kMaxRuns);
 }
@@ -113,6 +117,11 @@ Result<std::unique_ptr<Platform>> make_stub_platform(const StubPlatformOptions &
     return Err(Errno::OpNotSupp);
   }
   raise_descriptor_limit();
+  if (::access("/proc/self/status", R_OK) != 0) {
+    log_notice(
+        "engine: the host shows no /proc; a guest program that blocks the kernel's signal is not "
+        "looked for");
+  }
   StubEnvironment environment;
   environment.memory_fd = options.memory_fd;
   environment.image = TRY(make_stub_image(why));

@@ -132,6 +132,17 @@ const char *exit_meaning(int status) {
   }
 }
 
+// A file that somebody may write cannot be executed, so it is opened again. Without /proc the host
+// gives a descriptor of the file's place, which is enough for execveat(2).
+UniqueFd reopen_unwritable(int fd) {
+  UniqueFd again(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!again.valid()) {
+    again.reset(static_cast<int>(
+        ::syscall(SYS_open_tree, fd, "", AT_EMPTY_PATH | static_cast<unsigned>(O_CLOEXEC))));
+  }
+  return again;
+}
+
 }  // namespace
 
 void futex_wait_shared(std::uint32_t *word, std::uint32_t value, std::int64_t timeout_ns) {
@@ -157,15 +168,15 @@ Result<UniqueFd> make_stub_image(std::string &why) {
                       std::strerror(errno));
     return host_error();
   }
-  // A file that somebody may write cannot be executed, so it is opened again.
-  UniqueFd readable(
-      ::open(fmt::format("/proc/self/fd/{}", file.get()).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!readable.valid()) {
-    why = fmt::format("The stub's executable could not be opened through /proc/self/fd: {}.",
-                      std::strerror(errno));
+  UniqueFd unwritable = reopen_unwritable(file.get());
+  if (!unwritable.valid()) {
+    why = fmt::format(
+        "The stub's executable could not be opened again, neither through /proc/self/fd nor by "
+        "open_tree(2): {}. Mount /proc where Cowbird runs.",
+        std::strerror(errno));
     return host_error();
   }
-  return readable;
+  return unwritable;
 }
 
 Result<std::unique_ptr<StubProcess>> StubProcess::create(const StubEnvironment &environment) {

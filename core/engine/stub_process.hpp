@@ -23,7 +23,7 @@ namespace cowbird {
 // What all stubs of a platform share.
 struct StubEnvironment {
   int memory_fd = -1;
-  UniqueFd image;  // the sealed executable, read-only
+  UniqueFd image;  // the sealed executable, not writable
   bool fsgsbase = true;
 };
 

@@ -15,6 +15,7 @@
 
 #include "abi/fcntl.hpp"
 #include "abi/poll.hpp"
+#include "base/log.hpp"
 #include "fs/hostfs_internal.hpp"
 #include "irq/irq.hpp"
 #include "vfs/dentry.hpp"
@@ -548,6 +549,10 @@ Result<Ref<File>> HostInode::open(std::uint32_t flags) {
 }  // namespace hostfs
 
 Result<Ref<SuperBlock>> make_hostfs(UniqueFd directory, const HostfsOptions &options) {
+  if (::access("/proc/self/fd", X_OK) != 0) {
+    log_err("hostfs: directories of the host need /proc, which this host does not show here");
+    return Err(Errno::OpNotSupp);
+  }
   // Each name that is in use holds a descriptor: as many as the host lets us have. Modes are the
   // guest's to decide, so our own mask must not take bits away.
   rlimit limit{};

@@ -18,6 +18,8 @@
 #include <sstream>
 #include <system_error>
 
+#include "base/own_program.hpp"
+
 namespace cowbird {
 
 namespace {
@@ -170,12 +172,6 @@ bool write_all(int fd, std::string_view text) {
   return true;
 }
 
-std::string own_program() {
-  std::error_code error;
-  const fs::path program = fs::read_symlink("/proc/self/exe", error);
-  return error ? "" : program.string();
-}
-
 }  // namespace
 
 std::optional<fs::path> instance_root(const std::string &configured, std::string &error) {
@@ -245,7 +241,7 @@ std::unique_ptr<InstanceDirectory> InstanceDirectory::claim(const fs::path &root
     error = fmt::format("{}/pid cannot be written: {}.", path.string(), reason());
     return nullptr;
   }
-  info["program"] = own_program();
+  info["program"] = own_program_path();
   info["started"] = std::to_string(::time(nullptr));
   std::string text;
   for (auto [key, value] : info) {

@@ -1,6 +1,5 @@
 #include "mconsole/stuck.hpp"
 
-#include <dirent.h>
 #include <fmt/format.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -10,8 +9,6 @@
 #include <array>
 #include <atomic>
 #include <csignal>
-#include <cstdlib>
-#include <fstream>
 #include <semaphore>
 #include <string>
 #include <vector>
@@ -68,29 +65,17 @@ bool install_handler() {
   return installed;
 }
 
-struct HostTask {
-  pid_t id;
-  std::string name;
-};
-
-// The vCPUs and the irq thread, by the names that the host shows.
-std::vector<HostTask> kernel_tasks() {
-  std::vector<HostTask> tasks;
-  DIR *const directory = ::opendir("/proc/self/task");
-  if (!directory) return tasks;
-  while (const dirent *entry = ::readdir(directory)) {
-    const pid_t id = std::atoi(entry->d_name);
-    if (id <= 0) continue;
-    std::string name;
-    std::getline(std::ifstream(fmt::format("/proc/self/task/{}/comm", id)), name);
-    if (name.starts_with("vcpu") || name == "irq") tasks.push_back({id, name});
-  }
-  ::closedir(directory);
-  std::ranges::sort(tasks, {}, &HostTask::id);
-  return tasks;
+// The vCPUs and the irq thread.
+std::vector<NamedThread> looked_at_threads() {
+  std::vector<NamedThread> threads = named_host_threads();
+  std::erase_if(threads, [](const NamedThread &thread) {
+    return !thread.name.starts_with("vcpu") && thread.name != "irq";
+  });
+  std::ranges::sort(threads, {}, &NamedThread::id);
+  return threads;
 }
 
-void look_at(const HostTask &task, std::vector<std::string> &lines) {
+void look_at(const NamedThread &task, std::vector<std::string> &lines) {
   note.wanted = task.id;
   pid_t asked = task.id;
   if (::syscall(SYS_tgkill, ::getpid(), task.id, kLookSignal) != 0 ||
@@ -111,7 +96,7 @@ void look_at(const HostTask &task, std::vector<std::string> &lines) {
 Answer describe_stuck_kernel() {
   if (!install_handler()) return Answer::error("The host does not allow a look at the kernel");
   std::vector<std::string> lines{"The guest kernel is stuck. Where its threads are:"};
-  for (const HostTask &task : kernel_tasks()) look_at(task, lines);
+  for (const NamedThread &task : looked_at_threads()) look_at(task, lines);
   std::string text;
   for (const std::string &line : lines) {
     log_notice("{}", line);

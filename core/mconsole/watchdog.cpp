@@ -15,6 +15,7 @@
 #include "abi/poll.hpp"
 #include "abi/watchdog.hpp"
 #include "base/log.hpp"
+#include "base/own_program.hpp"
 #include "base/unique_fd.hpp"
 #include "fs/devtmpfs.hpp"
 #include "irq/irq.hpp"
@@ -106,7 +107,7 @@ Started start_process(std::uint32_t seconds, const std::string &notify) {
   posix_spawnattr_setsigmask(&attributes, &set);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
   started.error =
-      ::posix_spawn(&started.process, "/proc/self/exe", &actions, &attributes, argv, environ);
+      ::posix_spawn(&started.process, own_program(), &actions, &attributes, argv, environ);
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   if (started.error != 0) return started;

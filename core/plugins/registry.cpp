@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "base/lock.hpp"
+#include "base/own_program.hpp"
 #include "plugins/descriptor.hpp"
 #include "plugins/loaded_plugin.hpp"
 #include "plugins/near_match.hpp"
@@ -112,9 +113,8 @@ std::vector<fs::path> PluginRegistry::default_search_path(const std::vector<fs::
       rest.remove_prefix(std::min(colon + 1, rest.size()));
     }
   }
-  std::error_code failed;
-  const fs::path program = fs::read_symlink("/proc/self/exe", failed);
-  if (!failed) {
+  const fs::path program = own_program_path();
+  if (!program.empty()) {
     append_unique(paths, program.parent_path() / "plugins");
     append_unique(paths, program.parent_path().parent_path() / COWBIRD_LIBDIR / "cowbird/plugins");
   }
