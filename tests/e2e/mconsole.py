@@ -2,12 +2,14 @@
 """The management console, the run-time directory, notifications and the watchdog, with UML's own client
 (uml_mconsole) and ours."""
 import os
+import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness import COWBIRD, LIMIT, Skip, alive, check, contains, cowbird, equal, main, output_of, test
@@ -419,6 +421,47 @@ def client_from_a_pipe(scratch):
         equal(guest.ask(stdin=b"nonsense\nversion\n", status=1).count("OK Linux demo"), 1)
         equal(cowbird("mconsole", "nobody", "version").returncode, 1)
         contains(cowbird("mconsole", "nobody", "version").stderr, "Running: demo, other.")
+
+
+@test
+def log_ring_keeps_the_newest(scratch):
+    """More records than the ring has room for, from two clients at once: the oldest are lost, and nothing else."""
+    room, each = 2048, 2500
+    script = """
+exec 3< /dev/kmsg
+echo reading
+until dmesg | grep -q all-sent; do sleep 0.1; done
+dd bs=2048 count=1 <&3 > /tmp/first 2>&1; grep -q 'Broken pipe' /tmp/first && echo told-of-the-loss
+dd bs=2048 count=1 <&3 2> /dev/null | sed 's/^/oldest: /'
+echo dmesg-has-$(dmesg | grep -c 'sender-[01] [0-9]* x*-')
+echo checked
+sleep 1000"""
+    with Guest(scratch, script, log="warning", expect="reading") as guest:
+        def send(sender):
+            with raw_socket() as client:
+                for number in range(each):
+                    # Of any length, so that a record that got another one's end is seen.
+                    text = f"log sender-{sender} {number} {'x' * (number * 7 % 60)}-".encode()
+                    client.sendto(struct.pack("=III", MAGIC, 2, len(text)) + text, str(guest.directory / "mconsole"))
+                    equal(client.recv(4096)[:8], bytes(8), "the answer to log")
+        with ThreadPoolExecutor() as senders:
+            list(senders.map(send, range(2)))
+        log = guest.ask("proc", "kmsg")
+        check(len(log) > 100 * 1024, "the answer fits few packets")
+        equal(guest.uml_mconsole("proc", "kmsg")[1].split("\n", 1)[1].strip(), log.split("\n", 1)[1].strip(), "UML's client")
+        records = [re.fullmatch(r"(?:<\d+>)?\[ *\d+\.\d{6}\] sender-(\d) (\d+) (x*)-", line)
+                   for line in log.splitlines()[-room:]]
+        check(all(records), f"a record is broken: {[line for line in log.splitlines() if 'sender' not in line][:5]}")
+        equal(len(log.splitlines()), room + ("OK" in log.splitlines()[0]), "lines of the answer")
+        for sender in "01":
+            numbers = [int(record[2]) for record in records if record[1] == sender]
+            equal(numbers, list(range(each - len(numbers), each)), f"records of sender {sender}")
+        check(all(len(record[3]) == int(record[2]) * 7 % 60 for record in records), "a record has lost text")
+        guest.ask("log", "all-sent")
+        wait_until(lambda: "checked" in guest.text(), "the guest's own look")
+        contains(guest.text(), "told-of-the-loss")
+        check(re.search(r"oldest: \d+,(\d+),\d+,-;sender-", guest.text()), f"the oldest record: {guest.text()}")
+        contains(guest.text(), f"dmesg-has-{room - 1}")
 
 
 @test
