@@ -107,7 +107,7 @@ int Commands::operator()(const BootArguments &arguments) {
     const auto status = become_daemon(arguments.log, env_.out, env_.err, request.up);
     if (status) return *status;
   }
-  return boot(std::move(request));
+  return boot(request);
 }
 
 // HOST:GUEST[:ro|:rw] as options of the mount with this index; empty when it is written wrongly.

@@ -23,9 +23,7 @@ abi::Siginfo encode_siginfo(const SignalInfo &info) {
                   0,
                   info.utime / (kNsPerSec / 100),
                   info.stime / (kNsPerSec / 100)};
-  } else if (from_kernel && info.signal == kSigIo) {
-    out.u.poll = {info.band, info.fd};
-  } else if (info.code == abi::kSI_SIGIO) {
+  } else if ((from_kernel && info.signal == kSigIo) || info.code == abi::kSI_SIGIO) {
     out.u.poll = {info.band, info.fd};
   } else if (from_kernel && info.signal == kSigSys) {
     out.u.sys = {info.call_address, info.syscall, info.arch};

@@ -285,9 +285,9 @@ Ref<Inode> make_anonymous_inode(std::uint32_t mode, const Credentials &owner) {
   return inode;
 }
 
-void name_anonymous_file(File &file, std::string name) {
+void name_anonymous_file(File &file, const std::string &name) {
   if (!file.inode) file.inode = make_anonymous_inode(0600, Credentials::kernel());
-  file.path = Path(anonymous_mount(), Dentry::make_anonymous(std::move(name), file.inode));
+  file.path = Path(anonymous_mount(), Dentry::make_anonymous(name, file.inode));
 }
 
 Path file_path(File &file) {

@@ -108,7 +108,7 @@ Ref<File> make_page_cache_file(Inode &inode, std::uint32_t flags);
 Ref<Inode> make_anonymous_inode(std::uint32_t mode, const Credentials &owner);
 
 // Gives a file without a path this name (memfd: "/memfd:x (deleted)").
-void name_anonymous_file(File &file, std::string name);
+void name_anonymous_file(File &file, const std::string &name);
 
 // The page_cache()-independent part of mmap() for regular files: access rules of open modes, noexec
 // mounts, seals (Access, Perm). make_page_cache_file's mmap uses it; other file kinds may.

@@ -143,7 +143,7 @@ Result<void> set_record_lock(File &file, const FdTable *owner, RecordLock lock, 
                               [&](const Waiting &w) { return w.waiter == holder; });
       if (own != waiting().end()) waiting().erase(own);
     }
-    TRY(std::move(slept));
+    TRY(slept);
   }
   apply(*locks, holder, posix, lock);
   return {};

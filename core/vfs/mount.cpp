@@ -193,7 +193,8 @@ Result<void> unmount(const Path &where, bool detach_lazily) {
   for (const Ref<Mount> &m : all) {
     if (mount_is_below(m.get(), &mount)) leaving.push_back(m);
   }
-  for (auto it = leaving.rbegin(); it != leaving.rend(); ++it) detach(**it);
+  std::reverse(leaving.begin(), leaving.end());
+  for (const Ref<Mount> &m : leaving) detach(*m);
   return {};
 }
 

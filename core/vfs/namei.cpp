@@ -373,9 +373,10 @@ std::string path_name(const Path &path, const Path &root) {
   // The top of the name space is nobody's subtree: outside of the root it has no better name.
   if (!reached) result = "(unreachable)";
   if (names.empty()) result += '/';
-  for (auto it = names.rbegin(); it != names.rend(); ++it) {
+  std::reverse(names.begin(), names.end());
+  for (const std::string_view name : names) {
     result += '/';
-    result += *it;
+    result += name;
   }
   if (path.dentry->unlinked()) result += " (deleted)";
   return result;

@@ -132,7 +132,7 @@ std::string KernelTables::dentry_path(std::uint64_t dentry, std::uint64_t top) {
     }
     const std::uint64_t parent = reader_.pointer(dentry + layout.dentry_parent);
     if (parent == 0) break;  // the root of a file system of which only a part is mounted
-    path = "/" + reader_.string(dentry + layout.dentry_name) + path;
+    path.insert(0, "/" + reader_.string(dentry + layout.dentry_name));
     dentry = parent;
   }
   return path;
@@ -149,7 +149,7 @@ std::string KernelTables::mount_path(std::uint64_t mount) {
     const std::uint64_t parent = reader_.pointer(mount + layout.parent);
     if (parent == 0) break;
     const std::uint64_t top = reader_.pointer(parent + layout.root);
-    path = dentry_path(reader_.pointer(mount + layout.mountpoint), top) + path;
+    path.insert(0, dentry_path(reader_.pointer(mount + layout.mountpoint), top));
     mount = parent;
   }
   return path.empty() ? "/" : path;
@@ -244,6 +244,7 @@ std::vector<LockRow> KernelTables::sleeping_locks() {
     row.waiters.push_back(&thread);
   }
   std::vector<LockRow> rows;
+  rows.reserve(found.size());
   for (auto &[address, row] : found) rows.push_back(std::move(row));
   return rows;
 }

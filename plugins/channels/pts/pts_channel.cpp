@@ -77,7 +77,8 @@ void PtsChannel::open() {
     }
     // A slave side that nobody ever opened is not "closed" to the master; one that somebody has
     // closed is.
-    Descriptor(::open(slave_name_.c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+    const Descriptor opened(
+        ::open(slave_name_.c_str(), O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
     watch_slave();
   } catch (...) {
     close();

@@ -10,7 +10,7 @@ using cowbird::sdk::Host;
 
 // /dev/pty[a-z][0-9a-f], of which the slave is /dev/tty[a-z][0-9a-f] (pty(7)).
 std::string checked_device(const Config &config) {
-  const std::string device(config.text("device").value_or(""));
+  std::string device(config.text("device").value_or(""));
   const bool good = device.size() == sizeof "/dev/ptyXX" - 1 && device.rfind("/dev/pty", 0) == 0;
   if (!device.empty() && !good) {
     throw Error(EINVAL, "\"" + device +

@@ -46,7 +46,7 @@ std::string find_program(const std::string &name) {
   const char *path = std::getenv("PATH");
   std::istringstream folders(path ? path : "/usr/local/bin:/usr/bin:/bin");
   for (std::string folder; std::getline(folders, folder, ':');) {
-    const std::string file = (folder.empty() ? "." : folder) + "/" + name;
+    std::string file = (folder.empty() ? "." : folder) + "/" + name;
     struct stat status;
     if (stat(file.c_str(), &status) == 0 && S_ISREG(status.st_mode) &&
         access(file.c_str(), X_OK) == 0)
@@ -71,7 +71,7 @@ std::string helper_program() {
     throw_errno("The helper program " + helper + ", which belongs to the plugin, cannot be run");
   }
   char *const absolute = realpath(helper.c_str(), nullptr);
-  const std::string result = absolute ? absolute : helper;
+  std::string result = absolute ? absolute : helper;
   std::free(absolute);
   return result;
 }
