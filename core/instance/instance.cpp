@@ -239,6 +239,8 @@ std::unique_ptr<InstanceDirectory> InstanceDirectory::claim(const fs::path &root
       (::fcntl(made->pid_fd_.get(), F_OFD_SETLK, &lock) != 0 && errno != ENOLCK) ||
       !write_all(made->pid_fd_.get(), fmt::format("{}\n", ::getpid()))) {
     error = fmt::format("{}/pid cannot be written: {}.", path.string(), reason());
+    // The destructor removes what has a pid file; of others the directory alone is there.
+    if (!made->pid_fd_.valid()) ::unlinkat(made->root_fd_.get(), name.c_str(), AT_REMOVEDIR);
     return nullptr;
   }
   info["program"] = own_program_path();

@@ -25,7 +25,7 @@ class FileChannel final : public Channel {
         max_size_(*config.size("max_size")),
         keep_(static_cast<int>(*config.integer("keep"))) {}
 
-  void open() override;
+  void open() override { open_file(); }
   void close() noexcept override { file_.reset(); }
   std::int64_t read(std::span<std::byte>) override { return -EAGAIN; }  // silence
   std::int64_t write(std::span<const std::byte> data) override;
@@ -41,7 +41,7 @@ class FileChannel final : public Channel {
   const int keep_;
   Descriptor file_;
   std::uint64_t size_ = 0;
-  std::uint64_t lost_ = 0;  // since the host last took something
+  std::uint64_t lost_ = 0;  // since the host last took something; stays when the guest closes
 };
 
 void FileChannel::open_file() {
@@ -57,18 +57,16 @@ void FileChannel::open_file() {
   size_ = static_cast<std::uint64_t>(status.st_size);
 }
 
-void FileChannel::open() {
-  lost_ = 0;
-  open_file();
-}
-
-// path -> path.1 -> path.2 ... -> path.KEEP; the oldest goes.
+// path -> path.1 -> path.2 ... -> path.KEEP; the oldest goes. A gap takes what is before it and
+// nothing moves beyond: so a rotation that failed on the way is tried again without moving twice.
 void FileChannel::rotate() {
   const auto name = [this](int n) { return n == 0 ? path_ : path_ + "." + std::to_string(n); };
   file_.reset();
   if (keep_ == 0) unlink(path_.c_str());
-  for (int n = keep_; n > 0; --n) {
-    if (rename(name(n - 1).c_str(), name(n).c_str()) != 0 && errno != ENOENT) {
+  int last = 0;
+  while (last < keep_ && access(name(last).c_str(), F_OK) == 0) ++last;
+  for (int n = last; n > 0; --n) {
+    if (rename(name(n - 1).c_str(), name(n).c_str()) != 0) {
       cowbird::sdk::throw_errno("The log " + name(n - 1) + " cannot be renamed");
     }
   }
