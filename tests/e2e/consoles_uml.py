@@ -3,6 +3,7 @@
 time, shared ports, separate directions, windows, a console server, breaks and hang-ups."""
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from console_guest import (LIMIT, Guest, UmlGuest, connects, free_port, need, port_console, talk, telnet,
                            telnet_when_open, until_seen, window_named, x, x_server)
 from harness import COWBIRD, check, contains, equal, main, test
+from managed_guest import wait_until
 
 
 def read_until(fd, wanted):
@@ -167,6 +169,41 @@ def a_terminal_in_and_a_window_out(scratch):
         contains(guest.run("head -n 1 <&5"), "typed here")
         x(display, "type", "nobody reads this")
         os.close(fd)
+
+
+@test
+def a_window_that_stands_still(scratch):
+    """A stopped xterm holds up who writes to it and nobody else; it has everything when it goes on."""
+    need("xterm")
+    need("xdotool")
+    program = scratch / "window"
+    program.write_text(f'#!/bin/sh\necho $$ > {scratch}/pid\nshift 3; exec xterm -l -lf {scratch}/shown -e "$@"\n')
+    program.chmod(0o755)
+    numbers = 250_000
+    with x_server() as display, UmlGuest("still", f"con0=fd:0,fd:1 con1=xterm con2=pts xterm={program},-T,-e",
+                                         environment={"DISPLAY": display}) as guest:
+        guest.run("exec 5<>/dev/tty1; echo window-is-there >&5")
+        guest.shell_on("tty2")
+        other = os.open(guest.pts_of("con2"), os.O_RDWR | os.O_NOCTTY)
+        wait_until(lambda: (scratch / "shown").exists() and b"is-there" in (scratch / "shown").read_bytes(), "the window", LIMIT)
+        window = int((scratch / "pid").read_text())
+        os.kill(window, signal.SIGSTOP)
+        try:
+            guest.run(f"(seq 1 {numbers} >&5; touch /tmp/written) &")
+            guest.wait_for("echo; cat /proc/$(pidof seq)/wchan; echo", "\\ntty_write")
+            for number in range(3):
+                os.write(other, b"echo other-$((%d + 40))x\n" % number)
+                read_until(other, b"other-%dx\r\n" % (number + 40))
+            contains(guest.run("ls /tmp/written"), "No such file")
+            contains(guest.ask("config", "con1"), "OK ")
+        finally:
+            os.kill(window, signal.SIGCONT)
+        guest.wait_for("test -e /tmp/written && echo is-'written'", "is-written")
+        wanted = b"".join(b"%d\r\n" % number for number in range(1, numbers + 1))
+        wait_until(lambda: (scratch / "shown").read_bytes().endswith(b"%d\r\n" % numbers), "the last line in the window", LIMIT)
+        shown = (scratch / "shown").read_bytes()
+        check(shown.endswith(wanted), f"of {len(wanted)} bytes the window has shown {len(shown)}, or others")
+        os.close(other)
 
 
 @test
