@@ -20,8 +20,13 @@ int set_modes(int fd, const termios &modes) {
 }
 
 // cfmakeraw(3), and read(2) gives what there is.
-termios raw_modes(termios modes) {
+termios raw_modes(termios modes, Terminal::Breaks breaks) {
   cfmakeraw(&modes);
+  if (breaks == Terminal::Breaks::Marked) {
+    modes.c_iflag |= PARMRK;
+    // Else a wrong parity would be marked too, and a NUL byte with one be a break.
+    modes.c_iflag &= ~static_cast<tcflag_t>(INPCK | IGNPAR);
+  }
   modes.c_cc[VMIN] = 1;
   modes.c_cc[VTIME] = 0;
   return modes;
@@ -29,10 +34,11 @@ termios raw_modes(termios modes) {
 
 }  // namespace
 
-void Terminal::open(int fd) {
+void Terminal::open(int fd, Breaks breaks) {
   if (tcgetattr(fd, &before_) != 0)
     cowbird::sdk::throw_errno("The host terminal's modes cannot be read");
   fd_ = fd;
+  breaks_ = breaks;
 }
 
 int Terminal::set_raw(bool raw) noexcept {
@@ -40,12 +46,12 @@ int Terminal::set_raw(bool raw) noexcept {
   raw_ = raw;
   // Before the change: a crash handler that runs in between restores what is there anyway.
   changed_fd_.store(fd_, std::memory_order_release);
-  return set_modes(fd_, raw ? raw_modes(before_) : before_);
+  return set_modes(fd_, raw ? raw_modes(before_, breaks_) : before_);
 }
 
 void Terminal::set_again() noexcept {
   // In the background the terminal is somebody else's.
-  if (fd_ >= 0 && raw_ && tcgetpgrp(fd_) == getpgrp()) set_modes(fd_, raw_modes(before_));
+  if (fd_ >= 0 && raw_ && tcgetpgrp(fd_) == getpgrp()) set_modes(fd_, raw_modes(before_, breaks_));
 }
 
 void Terminal::restore() noexcept {

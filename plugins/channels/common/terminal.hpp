@@ -6,6 +6,7 @@
 #include <termios.h>
 
 #include <atomic>
+#include <cstdint>
 #include <optional>
 
 namespace channels {
@@ -17,9 +18,12 @@ class Terminal {
   Terminal(const Terminal &) = delete;
   Terminal &operator=(const Terminal &) = delete;
 
+  // Whether raw modes mark breaks as MarkedBreaks reads them, or let them read as NUL bytes.
+  enum class Breaks : std::uint8_t { Unmarked, Marked };
+
   // Remembers the modes of the terminal `fd`, which stays the caller's and open until close().
   // Throws cowbird::sdk::Error.
-  void open(int fd);
+  void open(int fd, Breaks breaks = Breaks::Unmarked);
   void close() noexcept;
   bool is_open() const { return fd_ >= 0; }
 
@@ -32,6 +36,7 @@ class Terminal {
  private:
   int fd_ = -1;
   termios before_{};
+  Breaks breaks_ = Breaks::Unmarked;
   bool raw_ = false;
   std::atomic<int> changed_fd_{-1};  // the terminal, once its modes may differ from before_
 };

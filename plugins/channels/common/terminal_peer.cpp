@@ -7,6 +7,17 @@ namespace channels {
 
 using cowbird::sdk::throw_errno;
 
+namespace {
+
+// It has lines of a modem. Nothing else can receive a break; and the modes of a pseudoterminal may
+// be changed from its other side, which would take the marks away.
+bool is_serial_port(int fd) {
+  int lines = 0;
+  return ioctl(fd, TIOCMGET, &lines) == 0;
+}
+
+}  // namespace
+
 TerminalPeer::TerminalPeer(const cowbird::sdk::Host &host, std::function<void()> gone)
     : stream_(host,
               [this, gone = std::move(gone)] {
@@ -22,12 +33,13 @@ void TerminalPeer::open(Descriptor terminal, WindowWatch::Timed timed) {
     if (flags < 0 || fcntl(fd_.get(), F_SETFL, flags | O_NONBLOCK) != 0) {
       throw_errno("O_NONBLOCK cannot be set on the terminal");
     }
-    terminal_.open(fd_.get());
+    const bool serial = is_serial_port(fd_.get());
+    terminal_.open(fd_.get(), serial ? Terminal::Breaks::Marked : Terminal::Breaks::Unmarked);
     if (const int status = terminal_.set_raw(true); status != 0) {
       throw_errno("The terminal cannot be put in raw mode", -status);
     }
     window_.start(fd_.get(), timed);
-    stream_.connect(fd_.get());
+    stream_.connect(fd_.get(), serial ? &breaks_ : nullptr);
   } catch (...) {
     close();
     throw;

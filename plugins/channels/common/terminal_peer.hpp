@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common/descriptor.hpp"
+#include "common/marked_breaks.hpp"
 #include "common/peer_stream.hpp"
 #include "common/terminal.hpp"
 #include "common/window_watch.hpp"
@@ -34,6 +35,7 @@ class TerminalPeer {
  private:
   Descriptor fd_;
   Terminal terminal_;
+  MarkedBreaks breaks_;
   PeerStream stream_;
   WindowWatch window_;
 };
