@@ -24,6 +24,7 @@
 #include "fs/procfs.hpp"
 #include "fs/sysfs.hpp"
 #include "fs/tmpfs.hpp"
+#include "machine/device_setting.hpp"
 #include "mconsole/notify.hpp"
 #include "mconsole/watchdog.hpp"
 #include "net/socket.hpp"
@@ -157,7 +158,11 @@ bool Machine::set_up_devices() {
 
 DeviceHost Machine::device_host() const {
   std::error_code ignored;
-  return {*plugins_, *host_events_, std::filesystem::current_path(ignored)};
+  std::vector<const LineSetting *> lines;
+  for (const auto *kind : {&request_.config.consoles, &request_.config.serials}) {
+    for (const LineConfig &line : *kind) lines.push_back(&line);
+  }
+  return {*plugins_, *host_events_, std::filesystem::current_path(ignored), shared_xterm(lines)};
 }
 
 bool Machine::set_up_lines(const LineDriver::Kind &kind, const std::vector<LineConfig> &configs,

@@ -200,7 +200,7 @@ void LineDriver::drop_node(std::uint32_t unit) {
 
 DeviceReply LineDriver::configure_default(std::string_view setting) {
   std::string error;
-  auto parsed = parse_line_setting(setting, host_.directory, catalog_, error);
+  auto parsed = parse_line_setting(setting, host_.directory, catalog_, error, host_.xterm);
   if (!parsed) return DeviceReply::refused(std::move(error));
   default_ = std::move(*parsed);
   add_default_nodes();
@@ -217,7 +217,7 @@ DeviceReply LineDriver::configure(std::string_view unit_text, std::string_view s
     return DeviceReply::refused(std::string(kDeviceIsOpen));
   }
   std::string error;
-  auto parsed = parse_line_setting(setting, host_.directory, catalog_, error);
+  auto parsed = parse_line_setting(setting, host_.directory, catalog_, error, host_.xterm);
   if (!parsed) return DeviceReply::refused(std::move(error));
   auto made = make_line(*unit, *parsed, error);
   if (!made && !error.empty()) return DeviceReply::refused(std::move(error));
@@ -227,7 +227,7 @@ DeviceReply LineDriver::configure(std::string_view unit_text, std::string_view s
 }
 
 std::string LineDriver::setting_now(const Entry &entry) {
-  std::string text = line_setting_text(entry.setting, catalog_);
+  std::string text = line_setting_text(entry.setting, catalog_, host_.xterm);
   if (!entry.line) return text;
   const std::string input = entry.line->input().now();
   if (entry.line->shared()) return input.empty() ? text : input;
@@ -239,14 +239,14 @@ std::string LineDriver::setting_now(const Entry &entry) {
     if (!now.empty() && setting.plugin != "fd") return now;
     LineSetting alone;
     alone.input = setting;
-    return line_setting_text(alone, catalog_);
+    return line_setting_text(alone, catalog_, host_.xterm);
   };
   return side(entry.setting.input, input) + "," + side(*entry.setting.output, output);
 }
 
 DeviceReply LineDriver::query(std::string_view unit_text) {
   const auto general = [&] {
-    return DeviceReply::done(default_ ? line_setting_text(*default_, catalog_)
+    return DeviceReply::done(default_ ? line_setting_text(*default_, catalog_, host_.xterm)
                                       : std::string(kNoChannel));
   };
   if (unit_text.empty()) return general();

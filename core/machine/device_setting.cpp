@@ -14,6 +14,8 @@ namespace cowbird {
 
 namespace {
 
+constexpr const char *kXterm = "xterm";
+constexpr const char *kXtermKey = "command";
 constexpr std::string_view kFd = "fd";  // the one channel with two arguments in UML's syntax
 
 // What cannot stand in a machine file is no setting either.
@@ -130,15 +132,18 @@ bool read_pty(const Side &side, PluginCatalog &plugins, PluginSetting &setting,
 }
 
 // The rest of a side that is neither `none` nor `fd`: the argument is the plugin's first key.
-bool read_argument(const Side &side, PluginCatalog &plugins, PluginSetting &setting,
-                   std::string &error) {
+bool read_argument(const Side &side, PluginCatalog &plugins, std::string_view xterm,
+                   PluginSetting &setting, std::string &error) {
   PluginError why;
   const auto *plugin = plugins.find(PluginKind::Channel, setting.plugin, why);
   if (!plugin) {
     error = why.message;
     return false;
   }
-  if (!side.argument) return true;
+  if (!side.argument) {
+    if (setting.plugin == kXterm && !xterm.empty()) setting.options[kXtermKey] = std::string(xterm);
+    return true;
+  }
   if (plugin->keys.empty()) {
     error = fmt::format("The channel \"{}\" takes no argument, but \"{}\" follows.", setting.plugin,
                         *side.argument);
@@ -154,7 +159,7 @@ bool read_argument(const Side &side, PluginCatalog &plugins, PluginSetting &sett
 
 std::optional<PluginSetting> read_side(const Side &side, Direction direction,
                                        const std::filesystem::path &base, PluginCatalog &plugins,
-                                       std::string &error) {
+                                       std::string_view xterm, std::string &error) {
   PluginSetting setting;
   setting.plugin = side.type;
   if (side.type.empty()) {
@@ -174,7 +179,7 @@ std::optional<PluginSetting> read_side(const Side &side, Direction direction,
   }
   const bool read = side.type == kFd ? read_descriptor(side, direction, setting, error)
                                      : read_pty(side, plugins, setting, error) &&
-                                           read_argument(side, plugins, setting, error);
+                                           read_argument(side, plugins, xterm, setting, error);
   if (!read || !complete(setting, PluginKind::Channel, base, plugins, error)) return std::nullopt;
   return setting;
 }
@@ -351,7 +356,7 @@ std::string descriptor_text(std::int64_t fd) {
 
 // UML's form of one side, when it has one.
 std::optional<std::string> side_text(const PluginSetting &setting, Direction direction,
-                                     PluginCatalog &plugins) {
+                                     PluginCatalog &plugins, std::string_view xterm) {
   if (setting.plugin == kNoChannel) return std::string(kNoChannel);
   if (setting.plugin == kFd) {
     const auto fds = descriptors(setting);
@@ -365,7 +370,13 @@ std::optional<std::string> side_text(const PluginSetting &setting, Direction dir
   const auto *plugin = plugins.find(PluginKind::Channel, setting.plugin, ignored);
   if (!plugin || setting.plugin.find('/') != std::string::npos) return std::nullopt;
   std::string argument;
+  const bool common = setting.plugin == kXterm && !xterm.empty();
+  if (common) {
+    const auto own = setting.options.find(kXtermKey);
+    if (own == setting.options.end() || plain_text(own->second) != xterm) return std::nullopt;
+  }
   for (const auto &[key, value] : setting.options) {
+    if (common && key == kXtermKey) continue;
     if (is_default(*plugin, key, value)) continue;
     if (key != plugin->keys.front().name) return std::nullopt;
     argument = plain_text(value);
@@ -378,9 +389,25 @@ std::optional<std::string> side_text(const PluginSetting &setting, Direction dir
 
 }  // namespace
 
+std::string shared_xterm(const std::vector<const LineSetting *> &lines) {
+  std::optional<std::string> shared;
+  const auto look = [&](const PluginSetting &setting) {
+    if (setting.plugin != kXterm) return true;
+    const auto own = setting.options.find(kXtermKey);
+    const std::string command = own == setting.options.end() ? "" : plain_text(own->second);
+    if (!shared) shared = command;
+    return *shared == command;
+  };
+  for (const LineSetting *line : lines) {
+    if (!look(line->input) || (line->output && !look(*line->output))) return "";
+  }
+  return shared && !has_control_character(*shared) ? *shared : "";
+}
+
 std::optional<LineSetting> parse_line_setting(std::string_view text,
                                               const std::filesystem::path &base,
-                                              PluginCatalog &plugins, std::string &error) {
+                                              PluginCatalog &plugins, std::string &error,
+                                              std::string_view xterm) {
   if (!is_text(text, error)) return std::nullopt;
   if (text.starts_with('{')) {
     return parse_toml_form(text, base, plugins, error,
@@ -390,7 +417,7 @@ std::optional<LineSetting> parse_line_setting(std::string_view text,
   }
   const auto comma = text.find(',');
   if (comma == std::string_view::npos) {
-    auto both = read_side(split_side(text), Direction::Both, base, plugins, error);
+    auto both = read_side(split_side(text), Direction::Both, base, plugins, xterm, error);
     if (!both) return std::nullopt;
     return LineSetting{std::move(*both), std::nullopt};
   }
@@ -402,9 +429,9 @@ std::optional<LineSetting> parse_line_setting(std::string_view text,
   const Side in = split_side(text.substr(0, comma));
   const Side out = split_side(text.substr(comma + 1));
   if (in.type == kFd && out.type == kFd) return read_descriptors(in, out, base, plugins, error);
-  auto input = read_side(in, Direction::Input, base, plugins, error);
+  auto input = read_side(in, Direction::Input, base, plugins, xterm, error);
   if (!input) return std::nullopt;
-  auto output = read_side(out, Direction::Output, base, plugins, error);
+  auto output = read_side(out, Direction::Output, base, plugins, xterm, error);
   if (!output) return std::nullopt;
   return LineSetting{std::move(*input), std::move(output)};
 }
@@ -445,12 +472,13 @@ std::string line_setting_toml(const LineSetting &setting) {
                      plugin_setting_toml(*setting.output));
 }
 
-std::string line_setting_text(const LineSetting &setting, PluginCatalog &plugins) {
+std::string line_setting_text(const LineSetting &setting, PluginCatalog &plugins,
+                              std::string_view xterm) {
   if (setting.none()) return std::string(kNoChannel);
   const auto input =
-      side_text(setting.input, setting.output ? Direction::Input : Direction::Both, plugins);
+      side_text(setting.input, setting.output ? Direction::Input : Direction::Both, plugins, xterm);
   if (!setting.output) return input ? *input : line_setting_toml(setting);
-  const auto output = side_text(*setting.output, Direction::Output, plugins);
+  const auto output = side_text(*setting.output, Direction::Output, plugins, xterm);
   if (!input || !output) return line_setting_toml(setting);
   return *input + "," + *output;
 }

@@ -18,18 +18,25 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "machine/machine_config.hpp"
 #include "machine/plugin_catalog.hpp"
 
 namespace cowbird {
 
+// What UML's syntax says once for all lines: `xterm=`, the emulator of the xterm channels. The one
+// that all of these lines have of their own, which they have then as `xterm`; "" when none has one,
+// or they differ.
+std::string shared_xterm(const std::vector<const LineSetting *> &lines);
+
 // A console or serial line. Relative paths are put behind `base` unless it is empty. nullopt: what
 // is wrong is in `error`, one or more full sentences. Plugins are loaded, so that a broken one is
-// found here.
+// found here. `xterm`: see shared_xterm().
 std::optional<LineSetting> parse_line_setting(std::string_view text,
                                               const std::filesystem::path &base,
-                                              PluginCatalog &plugins, std::string &error);
+                                              PluginCatalog &plugins, std::string &error,
+                                              std::string_view xterm = {});
 
 // A block device. `flags` are those that UML has between the unit and '=': r read-only, s every
 // write is durable when it is done, d the file is data even if it looks like a COW file, c other
@@ -41,7 +48,8 @@ std::optional<PluginSetting> parse_block_setting(std::string_view text, std::str
 
 // The other way, for answers and conversions: UML's form where it says everything that is not a
 // default, else TOML's.
-std::string line_setting_text(const LineSetting &setting, PluginCatalog &plugins);
+std::string line_setting_text(const LineSetting &setting, PluginCatalog &plugins,
+                              std::string_view xterm = {});
 // As UML answers, without the flags: those are block_setting_flags()'s ("rs").
 std::string block_setting_text(const PluginSetting &setting, PluginCatalog &plugins);
 std::string block_setting_flags(const PluginSetting &setting);

@@ -53,6 +53,7 @@ class UmlWriter {
                          const std::string &type);
   void write_block(const toml::table &table);
   void write_line(const toml::table &table, bool serial);
+  void finish_lines();
   void write_net(const toml::table &table);
   void write_debug(const toml::table &table);
 
@@ -60,7 +61,14 @@ class UmlWriter {
   std::filesystem::path directory_;
   PluginCatalog &plugins_;
   const UmlHost &host_;
+  struct Line {
+    std::size_t word;  // its place in words_
+    std::string name;
+    LineSetting setting;
+  };
+
   std::vector<std::string> words_;
+  std::vector<Line> lines_;
   std::vector<std::string> args_;
 };
 
@@ -81,6 +89,7 @@ UmlLine UmlWriter::write(std::string_view text, const std::string &file) {
       refuse(key, fmt::format("There is no table \"{}\" in a machine file.", key.str()));
     }
   }
+  finish_lines();
   if (!args_.empty()) {
     word("--");
     words_.insert(words_.end(), args_.begin(), args_.end());
@@ -353,13 +362,27 @@ void UmlWriter::write_line(const toml::table &table, bool serial) {
   auto nameless = table;
   nameless.erase("name");
   Problems own("", {});
-  const auto setting = MachineReader(own, directory_, plugins_).read_line_setting(nameless);
+  auto setting = MachineReader(own, directory_, plugins_).read_line_setting(nameless);
   if (!setting) {
     for (const auto &problem : own.take()) refuse(table, problem.message);
     return;
   }
-  word(fmt::format("{}={}", name->ends_with('*') ? name->substr(0, 3) : *name,
-                   line_setting_text(*setting, plugins_)));
+  lines_.push_back(
+      {words_.size(), name->ends_with('*') ? name->substr(0, 3) : *name, std::move(*setting)});
+  word("");
+}
+
+// Now that all lines are known, and with them what is said once for all.
+void UmlWriter::finish_lines() {
+  std::vector<const LineSetting *> settings;
+  settings.reserve(lines_.size());
+  for (const Line &line : lines_) settings.push_back(&line.setting);
+  const std::string xterm = shared_xterm(settings);
+  for (const Line &line : lines_) {
+    words_[line.word] =
+        fmt::format("{}={}", line.name, line_setting_text(line.setting, plugins_, xterm));
+  }
+  if (!xterm.empty()) word("xterm=" + xterm);
 }
 
 void UmlWriter::write_net(const toml::table &table) {

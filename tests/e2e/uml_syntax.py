@@ -2,6 +2,7 @@
 """UML command lines: `cowbird convert` and `cowbird boot --uml`; `boot --daemon` and `ls`."""
 import json
 import os
+import shlex
 import signal
 import socket
 import time
@@ -126,6 +127,18 @@ def changed(path):
         return path.stat().st_ctime_ns
     except FileNotFoundError:
         return None
+
+
+@test
+def the_emulator_of_all_windows_is_one_word(scratch):
+    for line, wanted in (("con=xterm con1=pts ssl2=pts,xterm xterm=konsole,-t,-e", ()),
+                         ("con1=xterm", ()),
+                         ('con1=xterm \'con2={ plugin = "xterm", command = "a,b,c" }\'', ('command = "a,b,c"',))):
+        words = shlex.split(line)
+        (scratch / "m.toml").write_text(toml_of(*words))
+        back = cowbird("convert", scratch / "m.toml").stdout.decode()
+        equal(sorted(shlex.split(back)), sorted(words), "there and back")
+        check(("{" in back) == bool(wanted), back)
 
 
 @test
