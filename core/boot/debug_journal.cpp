@@ -60,7 +60,10 @@ bool outlive_debugger(const siginfo_t &info, ucontext_t &context) {
     registers[REG_RIP] = static_cast<greg_t>(address);
     return true;
   }
-  return false;
+  // Or the next debugger has taken it out, and struck the entry, since the trap.
+  if (*reinterpret_cast<const volatile unsigned char *>(address) == kInt3) return false;
+  registers[REG_RIP] = static_cast<greg_t>(address);
+  return true;
 }
 
 }  // namespace cowbird::boot

@@ -14,9 +14,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <fstream>
 #include <vector>
 
+#include "base/host_process.hpp"
 #include "base/own_program.hpp"
 #include "base/unique_fd.hpp"
 
@@ -43,14 +43,6 @@ std::string read_answer(int fd) {
     text.append(piece.data(), static_cast<std::size_t>(got));
   }
   return text.substr(0, text.find('\n'));
-}
-
-bool is_traced() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("TracerPid:")) return std::strtol(line.c_str() + 10, nullptr, 10) != 0;
-  }
-  return false;
 }
 
 class SpawnSettings {
@@ -129,7 +121,7 @@ std::unique_ptr<GdbServer> GdbServer::start(const std::string &address, std::str
 }
 
 void GdbServer::leave_to_restart(std::unique_ptr<GdbServer> server) {
-  if (!is_traced() || !server->running()) return;
+  if (host_process_tracer(::getpid()) == 0 || !server->running()) return;
   ::setenv(kRestartVariable, fmt::format("{} {}", server->pid_, server->address_).c_str(), 1);
   server->reaped_ = true;  // so that it is let alone
 }

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/host_process.hpp"
 #include "instance/instance.hpp"
 #include "machine/size.hpp"
 #include "machine/toml_text.hpp"
@@ -42,17 +43,11 @@ struct Guest {
 
 constexpr std::uint64_t kBlockSize = 512;  // of st_blocks
 
-// "RssAnon:   1234 kB" of /proc/PID/status, in bytes; 0 without it.
-std::uint64_t status_value(pid_t pid, std::string_view key) {
-  std::ifstream in(fmt::format("/proc/{}/status", pid));
-  for (std::string line; std::getline(in, line);) {
-    if (!line.starts_with(key) || line.size() <= key.size() || line[key.size()] != ':') continue;
-    std::istringstream words(line.substr(key.size() + 1));
-    std::uint64_t kilobytes = 0;
-    words >> kilobytes;
-    return kilobytes * kKiB;
-  }
-  return 0;
+// "RssAnon:   1234 kB" in bytes.
+std::optional<std::uint64_t> status_bytes(pid_t pid, std::string_view key) {
+  const auto kilobytes = host_process_status(pid, key);
+  if (!kilobytes) return std::nullopt;
+  return *kilobytes * kKiB;
 }
 
 // Whether the process holds a lock on that descriptor's file, as on a disk's; what else it has open
@@ -93,10 +88,8 @@ void read_descriptors(Guest &guest) {
   }
   for (const auto &[name, yes] : files) guest.disks.push_back({"", name});
   for (const auto &[name, yes] : terminals) guest.consoles.push_back({"", name});
-  if (guest.memory_used) *guest.memory_used += status_value(pid, "RssAnon");
-  if (!guest.memory_used) {
-    if (const auto resident = status_value(pid, "VmRSS")) guest.memory_used = resident;
-  }
+  if (guest.memory_used) *guest.memory_used += status_bytes(pid, "RssAnon").value_or(0);
+  if (!guest.memory_used) guest.memory_used = status_bytes(pid, "VmRSS");
 }
 
 // --- what the guest says

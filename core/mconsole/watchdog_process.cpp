@@ -16,10 +16,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <optional>
 #include <string>
 
+#include "base/host_process.hpp"
 #include "base/unique_fd.hpp"
 #include "mconsole/protocol.hpp"
 
@@ -37,15 +37,6 @@ std::optional<unsigned> parse_number(const std::string &text) {
   return number;
 }
 
-bool is_traced(pid_t pid) {
-  std::ifstream status(fmt::format("/proc/{}/status", pid));
-  for (std::string line; std::getline(status, line);) {
-    constexpr std::string_view kKey = "TracerPid:\t";
-    if (line.starts_with(kKey)) return line.substr(kKey.size()) != "0";
-  }
-  return false;
-}
-
 class Watchdog {
  public:
   Watchdog(pid_t pid, UniqueFd process, unsigned seconds, std::string socket)
@@ -58,7 +49,7 @@ class Watchdog {
       const int ready = ::poll(&fd, 1, paused_ ? -1 : std::min(left_ms(), look_ms()));
       if (ready < 0 && errno != EINTR) return 1;
       if (ready > 0 && !hear()) return 0;
-      if (!paused_ && is_traced(pid_)) restart();
+      if (!paused_ && host_process_tracer(pid_) != 0) restart();
       if (!paused_ && steady_clock::now() >= end_) {
         act();
         return 1;

@@ -13,6 +13,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "debug/target/host_file.hpp"
+
 namespace cowbird::debug {
 namespace {
 
@@ -20,37 +22,6 @@ constexpr unsigned kMaxHeaders = 64;
 constexpr unsigned kMaxDynamic = 256;
 constexpr unsigned kMaxLibraries = 1024;
 constexpr std::size_t kMaxName = 4096;
-
-class HostFile final : public TargetFile {
- public:
-  explicit HostFile(UniqueFd fd) : fd_(std::move(fd)) {}
-  Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) override {
-    const ssize_t got = ::pread(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset));
-    if (got < 0) return Err(errno_from_host(errno));
-    return static_cast<std::size_t>(got);
-  }
-  Result<FileStat> stat() override {
-    struct stat status {};
-    if (::fstat(fd_.get(), &status) != 0) return Err(errno_from_host(errno));
-    FileStat out;
-    out.device = status.st_dev;
-    out.inode = status.st_ino;
-    out.size = static_cast<std::uint64_t>(status.st_size);
-    out.block_size = static_cast<std::uint64_t>(status.st_blksize);
-    out.blocks = static_cast<std::uint64_t>(status.st_blocks);
-    out.mode = status.st_mode;
-    out.links = static_cast<std::uint32_t>(status.st_nlink);
-    out.uid = status.st_uid;
-    out.gid = status.st_gid;
-    out.atime = status.st_atime;
-    out.mtime = status.st_mtime;
-    out.ctime = status.st_ctime;
-    return out;
-  }
-
- private:
-  UniqueFd fd_;
-};
 
 Registers from_host(const CoreThread &thread) {
   const user_regs_struct &r = thread.registers;
@@ -289,9 +260,7 @@ Result<std::uint64_t> CoreTarget::tls_address(ThreadId, std::uint64_t, std::uint
 Result<std::unique_ptr<TargetFile>> CoreTarget::open_file(std::int64_t pid,
                                                           const std::string &path) {
   if (pid != 0 && pid != kKernelPid) return Err(Errno::NoEnt);
-  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd.valid()) return Err(errno_from_host(errno));
-  return std::unique_ptr<TargetFile>(std::make_unique<HostFile>(std::move(fd)));
+  return HostFile::open(path);
 }
 
 Result<std::string> CoreTarget::read_link(std::int64_t pid, const std::string &path) {

@@ -17,6 +17,7 @@
 #include <fstream>
 #include <utility>
 
+#include "base/host_process.hpp"
 #include "debug/host/child_signal.hpp"
 
 namespace cowbird::debug {
@@ -55,16 +56,6 @@ std::string first_line(const std::string &path) {
   return line;
 }
 
-// Who traces the process already; 0: nobody.
-int tracer_of(pid_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/status", pid));
-  for (std::string line; std::getline(file, line);) {
-    int tracer = 0;
-    if (std::sscanf(line.c_str(), "TracerPid: %d", &tracer) == 1) return tracer;
-  }
-  return 0;
-}
-
 // What kernel.yama.ptrace_scope has to do with it (the host's
 // Documentation/admin-guide/LSM/Yama.rst).
 std::string yama_words(const std::string &scope) {
@@ -82,7 +73,7 @@ Errno explain(pid_t pid, int error, std::string &why) {
     why = fmt::format("There is no process {} on the host.", pid);
     return Errno::Srch;
   }
-  if (const int tracer = tracer_of(pid)) {
+  if (const pid_t tracer = host_process_tracer(pid)) {
     why = fmt::format("Host process {} debugs process {} already; only one can.", tracer, pid);
     return Errno::Busy;
   }
@@ -148,16 +139,34 @@ Result<bool> Tracee::seize_new(std::string &why) {
 void Tracee::detach() {
   std::vector<TraceEvent> others;
   stop_all(others);
-  while (!threads_.empty()) let_go(threads_.begin()->first);
+  // The end of the first thread can only be seen after that of all others.
+  while (!threads_.empty()) {
+    const auto other = std::find_if(threads_.begin(), threads_.end(),
+                                    [this](const auto &entry) { return entry.first != pid_; });
+    let_go(other == threads_.end() ? pid_ : other->first);
+  }
 }
 
 void Tracee::let_go(pid_t tid) {
   flush(tid);
   if (const TracedThread *thread = find(tid)) {
-    trace(PTRACE_DETACH, tid, 0,
-          static_cast<std::uintptr_t>(thread->group_stop ? 0 : thread->signal));
+    const auto signal = static_cast<std::uintptr_t>(thread->group_stop ? 0 : thread->signal);
+    if (trace(PTRACE_DETACH, tid, 0, signal) != 0 && errno == ESRCH) reap(tid);
   }
   forget(tid);
+}
+
+// A thread that was killed while it stood. Until its tracer has seen its end, nobody learns of the
+// end of the whole process. The patience is for one that dies elsewhere than we think.
+void Tracee::reap(pid_t tid) {
+  constexpr unsigned kStepUs = 200, kPatienceUs = 2'000'000;
+  for (unsigned waited = 0; waited < kPatienceUs; waited += kStepUs) {
+    int status = 0;
+    const pid_t got = ::waitpid(tid, &status, __WALL | WNOHANG);
+    if (got < 0 || (got == tid && !WIFSTOPPED(status))) return;
+    if (got == tid && trace(PTRACE_DETACH, tid) == 0) return;
+    ::usleep(kStepUs);
+  }
 }
 
 void Tracee::forget(pid_t tid) {

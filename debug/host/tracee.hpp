@@ -115,7 +115,8 @@ class Tracee {
   void set_signal(pid_t tid, int signal);
   // Goes on as the last resume() said, delivering what the stop was about.
   void resume_as_before(pid_t tid);
-  void let_go(pid_t tid);  // detaches one stopped thread
+  void let_go(pid_t tid);
+  void reap(pid_t tid);  // detaches one stopped thread
 
   // Registers of a stopped thread. Changes are written when it is resumed, or by write_back().
   // nullptr: it is gone.

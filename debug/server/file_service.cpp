@@ -98,7 +98,7 @@ std::string FileService::open(std::string_view arguments) {
   auto file = target_.open_file(pid_, args->text(0));
   if (!file) return failure(file.error());
   const auto fd = next_++;
-  files_[fd] = std::move(*file);
+  files_[fd].file = std::move(*file);
   return fmt::format("F{:x}", fd);
 }
 
@@ -108,24 +108,39 @@ std::string FileService::close(std::string_view arguments) {
   return "F0";
 }
 
+Result<std::string> FileService::read_window(OpenFile &open, std::uint64_t offset,
+                                             std::uint64_t wanted) {
+  const bool goes_on = offset == open.next && offset != 0;
+  open.window = goes_on ? std::min(open.window * kWindowGrowth, max_data_) : kFirstWindow;
+  std::string data(std::min<std::uint64_t>(wanted, std::min(open.window, max_data_)), '\0');
+  const auto bytes = std::as_writable_bytes(std::span(data.data(), data.size()));
+  std::size_t filled = 0;
+  while (filled < bytes.size()) {  // a file of /proc gives a page at a time
+    const auto done = open.file->read_at(offset + filled, bytes.subspan(filled));
+    if (!done && filled == 0) return Err(done.error());
+    if (!done || *done == 0) break;
+    filled += std::min(*done, bytes.size() - filled);
+  }
+  data.resize(filled);
+  open.next = offset + filled;
+  return data;
+}
+
 std::string FileService::pread(std::string_view arguments) {
   const auto args = Arguments::parse("n,n,n", arguments);
   if (!args) return failure(Errno::Inval);
   const auto file = files_.find(args->number(0));
   if (file == files_.end()) return failure(Errno::BadF);
-  std::string data(std::min<std::uint64_t>(args->number(1), max_data_), '\0');
-  const auto done = file->second->read_at(
-      args->number(2), std::as_writable_bytes(std::span(data.data(), data.size())));
-  if (!done) return failure(done.error());
-  data.resize(std::min(*done, data.size()));
-  return fmt::format("F{:x};", data.size()) + data;
+  const auto data = read_window(file->second, args->number(2), args->number(1));
+  if (!data) return failure(data.error());
+  return fmt::format("F{:x};", data->size()) + *data;
 }
 
 std::string FileService::fstat(std::string_view arguments) {
   const auto args = Arguments::parse("n", arguments);
   const auto file = args ? files_.find(args->number(0)) : files_.end();
   if (file == files_.end()) return failure(Errno::BadF);
-  const auto stat = file->second->stat();
+  const auto stat = file->second.file->stat();
   return stat ? stat_reply(*stat) : failure(stat.error());
 }
 

@@ -21,9 +21,18 @@ class FileService {
 
  private:
   static constexpr std::size_t kMaxOpen = 64;
+  // gdb asks for 256 KiB ahead wherever it looks, also for the 12 bytes that say whether a section
+  // is compressed. So it gets little at first, and more while it reads on.
+  static constexpr std::size_t kFirstWindow = 4096, kWindowGrowth = 8;
+  struct OpenFile {
+    std::unique_ptr<TargetFile> file;
+    std::uint64_t next = 0;  // where the last read ended
+    std::size_t window = kFirstWindow;
+  };
   std::string open(std::string_view arguments);
   std::string close(std::string_view arguments);
   std::string pread(std::string_view arguments);
+  Result<std::string> read_window(OpenFile &open, std::uint64_t offset, std::uint64_t wanted);
   std::string fstat(std::string_view arguments);
   std::string stat(std::string_view arguments);
   std::string readlink(std::string_view arguments);
@@ -32,7 +41,7 @@ class FileService {
   Target &target_;
   std::size_t max_data_;
   std::int64_t pid_ = 0;  // 0: the host's files
-  std::map<std::uint64_t, std::unique_ptr<TargetFile>> files_;
+  std::map<std::uint64_t, OpenFile> files_;
   std::uint64_t next_ = 3;
 };
 

@@ -13,6 +13,7 @@
 #include <initializer_list>
 
 #include "debug/rsp/register_layout.hpp"
+#include "debug/target/host_file.hpp"
 
 namespace cowbird::debug {
 
@@ -37,29 +38,6 @@ Registers saved_only(const Registers &all) {
     saved.set(reg, all.get(reg));
   return saved;
 }
-
-class HostFile : public TargetFile {
- public:
-  explicit HostFile(UniqueFd fd) : fd_(std::move(fd)) {}
-  Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) override {
-    const auto got = ::pread(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset));
-    if (got < 0) return Err(static_cast<Errno>(errno));
-    return static_cast<std::size_t>(got);
-  }
-  Result<FileStat> stat() override {
-    struct stat info {};
-    if (::fstat(fd_.get(), &info) != 0) return Err(static_cast<Errno>(errno));
-    FileStat out;
-    out.size = static_cast<std::uint64_t>(info.st_size);
-    out.inode = info.st_ino;
-    out.mode = info.st_mode;
-    out.mtime = info.st_mtime;
-    return out;
-  }
-
- private:
-  UniqueFd fd_;
-};
 
 }  // namespace
 
@@ -579,9 +557,7 @@ Result<std::uint64_t> FakeTarget::tls_address(ThreadId id, std::uint64_t offset,
 Result<std::unique_ptr<TargetFile>> FakeTarget::open_file(std::int64_t pid,
                                                           const std::string &path) {
   if (pid != 0 && path != "/bin/init") return Err(Errno::NoEnt);
-  UniqueFd fd(::open(pid == 0 ? path.c_str() : options_.program.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return Err(static_cast<Errno>(errno));
-  return std::unique_ptr<TargetFile>(std::make_unique<HostFile>(std::move(fd)));
+  return HostFile::open(pid == 0 ? path : options_.program);
 }
 
 Result<std::string> FakeTarget::read_link(std::int64_t pid, const std::string &path) {

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "debug/target/host_file.hpp"
 #include "debug/target/kernel_target.hpp"
 
 namespace cowbird::debug {
@@ -28,32 +29,6 @@ std::string host_link_target(const std::string &path) {
   const ssize_t length = ::readlink(path.c_str(), buffer.data(), buffer.size());
   return {buffer.data(), length > 0 ? static_cast<std::size_t>(length) : 0};
 }
-
-// A file of the host.
-class HostFile final : public TargetFile {
- public:
-  explicit HostFile(UniqueFd fd) : fd_(std::move(fd)) {}
-  Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> out) override {
-    const ssize_t got = ::pread(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset));
-    if (got < 0) return Err(errno_from_host(errno));
-    return static_cast<std::size_t>(got);
-  }
-  Result<FileStat> stat() override {
-    struct stat s {};
-    if (::fstat(fd_.get(), &s) != 0) return Err(errno_from_host(errno));
-    FileStat out;
-    out.device = s.st_dev, out.inode = s.st_ino, out.size = static_cast<std::uint64_t>(s.st_size);
-    out.block_size = static_cast<std::uint64_t>(s.st_blksize);
-    out.blocks = static_cast<std::uint64_t>(s.st_blocks);
-    out.mode = s.st_mode, out.links = static_cast<std::uint32_t>(s.st_nlink);
-    out.uid = s.st_uid, out.gid = s.st_gid;
-    out.atime = s.st_atime, out.mtime = s.st_mtime, out.ctime = s.st_ctime;
-    return out;
-  }
-
- private:
-  UniqueFd fd_;
-};
 
 bool same_file(const std::string &a, const std::string &b) {
   struct stat one {
@@ -248,9 +223,7 @@ static std::string host_path(const std::string &path, pid_t pid) {
 Result<std::unique_ptr<TargetFile>> KernelTarget::open_file(std::int64_t pid,
                                                             const std::string &name) {
   if (pid != 0 && pid != kKernelPid) return Err(Errno::NoEnt);
-  UniqueFd fd(::open(host_path(name, pid_).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return Err(errno_from_host(errno));
-  return std::unique_ptr<TargetFile>(std::make_unique<HostFile>(std::move(fd)));
+  return HostFile::open(host_path(name, pid_));
 }
 
 Result<std::string> KernelTarget::read_link(std::int64_t pid, const std::string &path) {

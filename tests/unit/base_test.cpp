@@ -1,6 +1,9 @@
 // Results, references, intrusive lists and the kernel log.
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 
+#include "base/host_process.hpp"
 #include "base/list.hpp"
 #include "base/log.hpp"
 #include "base/ref.hpp"
@@ -91,4 +94,13 @@ TEST_CASE("the log keeps lines in order, splits at newlines and drops the oldest
   CHECK(log_first_sequence() > first);
   CHECK(log_read(0)->sequence == log_first_sequence());
   CHECK(log_tail(2)[1].text == "fill 4999");
+}
+
+TEST_CASE("what the host says about a process") {
+  CHECK(host_process_status(::getpid(), "Pid") == static_cast<std::uint64_t>(::getpid()));
+  CHECK(host_process_status(::getpid(), "VmRSS").value_or(0) > 0);
+  CHECK_FALSE(host_process_status(::getpid(), "Vm"));    // the beginning of a key is none
+  CHECK_FALSE(host_process_status(::getpid(), "Name"));  // no number
+  CHECK_FALSE(host_process_status(0, "Pid"));
+  CHECK(host_process_tracer(0) == 0);
 }

@@ -4,6 +4,8 @@
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 
 #include "debug/rsp/hex.hpp"
 #include "debug/server/session.hpp"
@@ -423,6 +425,33 @@ TEST_CASE("system calls, signals and siginfo") {
   CHECK(gdb.ask("qXfer:siginfo:read::0,6") == std::string("m\0\0ab\0\0", 7));
   CHECK(gdb.ask("qXfer:siginfo:write::7f:ab").front() == 'E');
   CHECK(gdb.ask("qGetTLSAddr:" + kernel_thread(1) + ",10,0") == "28");  // fs_base is 24 here
+}
+
+TEST_CASE("a file gives little where gdb looks once, and more where it reads on") {
+  const auto path =
+      std::filesystem::temp_directory_path() / ("cowbird-vfile-" + std::to_string(::getpid()));
+  std::string content(300'000, '\0');
+  for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>('a' + i % 23);
+  std::ofstream(path) << content;
+  Gdb gdb;
+  CHECK(gdb.ask("vFile:open:" + text_to_hex(path.string()) + ",0,0") == "F3");
+  std::filesystem::remove(path);
+  const auto read = [&gdb](std::size_t offset) {
+    const auto reply = gdb.ask(fmt::format("vFile:pread:3,40000,{:x}", offset));
+    return reply.substr(reply.find(';') + 1);
+  };
+  CHECK(read(0).size() == 4096);
+  CHECK(read(100'000) == content.substr(100'000, 4096));
+  CHECK(read(104'096).size() == 8 * 4096);
+  std::string whole;
+  while (whole.size() < content.size()) {
+    const auto piece = read(whole.size());
+    REQUIRE_FALSE(piece.empty());
+    whole += piece;
+  }
+  CHECK(whole == content);
+  CHECK(gdb.ask("vFile:pread:3,40000,493e0") == "F0;");
+  CHECK(gdb.ask("vFile:pread:3,5,8") == "F5;" + content.substr(8, 5));
 }
 
 TEST_CASE("files are read in the view of a process, and not written") {
