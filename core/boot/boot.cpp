@@ -9,6 +9,7 @@
 #include <fstream>
 #include <thread>
 
+#include "base/host_process.hpp"
 #include "base/log.hpp"
 #include "base/own_program.hpp"
 #include "boot/debug_stop.hpp"
@@ -76,10 +77,7 @@ std::string name_from_restart() {
 // The words of our own command line, to start again as we were started.
 [[noreturn]] void re_execute(const std::string &random_name) {
   std::vector<std::string> words = own_words();
-  std::vector<char *> argv;
-  argv.reserve(words.size() + 1);
-  for (std::string &word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
+  const std::vector<char *> argv = exec_pointers(words);
   // Any thread may be the caller; the program starts with nothing blocked.
   sigset_t nothing;
   ::sigemptyset(&nothing);

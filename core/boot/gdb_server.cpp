@@ -2,13 +2,11 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
 #include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -26,24 +24,7 @@ namespace {
 constexpr int kStartMs = 10'000;
 constexpr int kEndPauses = 100;
 constexpr timespec kPause{0, 20'000'000};
-constexpr std::size_t kMaxAnswer = 4096;
 constexpr const char *kRestartVariable = "COWBIRD_GDB_SERVER";
-
-// What the server says when it listens: its address, or "!" and why not. Empty: it says nothing.
-std::string read_answer(int fd) {
-  std::string text;
-  std::array<char, 512> piece;
-  while (text.size() < kMaxAnswer && text.find('\n') == std::string::npos) {
-    pollfd poll_fd{fd, POLLIN, 0};
-    const int ready = ::poll(&poll_fd, 1, kStartMs);
-    if (ready < 0 && errno == EINTR) continue;
-    if (ready <= 0) break;
-    const ssize_t got = ::read(fd, piece.data(), piece.size());
-    if (got <= 0) break;
-    text.append(piece.data(), static_cast<std::size_t>(got));
-  }
-  return text.substr(0, text.find('\n'));
-}
 
 class SpawnSettings {
  public:
@@ -97,10 +78,7 @@ std::unique_ptr<GdbServer> GdbServer::start(const std::string &address, std::str
   std::vector<std::string> words = {
       "cowbird",  "gdbserver", "--pid",      std::to_string(::getpid()),
       "--listen", where,       "--announce", std::to_string(kAnnounce)};
-  std::vector<char *> argv;
-  argv.reserve(words.size() + 1);
-  for (std::string &word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
+  const std::vector<char *> argv = exec_pointers(words);
   pid_t pid = 0;
   const int failed = ::posix_spawn(&pid, own_program(), &settings.actions, &settings.attributes,
                                    argv.data(), environ);
@@ -111,7 +89,8 @@ std::unique_ptr<GdbServer> GdbServer::start(const std::string &address, std::str
   }
   // Yama's default lets a process be traced by its ancestors only; this one is a child.
   ::prctl(PR_SET_PTRACER, pid, 0, 0, 0);
-  std::unique_ptr<GdbServer> server(new GdbServer(pid, read_answer(reader.get())));
+  // Its address, or "!" and why it does not listen.
+  std::unique_ptr<GdbServer> server(new GdbServer(pid, read_first_line(reader.get(), kStartMs)));
   if (server->address_.empty() || server->address_[0] == '!') {
     error = server->address_.empty() ? "The gdb server did not begin to listen."
                                      : server->address_.substr(1);

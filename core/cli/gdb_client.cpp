@@ -15,6 +15,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/host_process.hpp"
 #include "base/own_program.hpp"
 #include "base/unique_fd.hpp"
 #include "boot/boot.hpp"
@@ -50,14 +51,6 @@ std::string environment(const char *name) {
   return value ? value : "";
 }
 
-std::vector<char *> pointers(std::vector<std::string> &words) {
-  std::vector<char *> argv;
-  argv.reserve(words.size() + 1);
-  for (std::string &word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  return argv;
-}
-
 // --- the server
 
 // The server becomes a child of gdb, which this process is about to be, and ends with it. ^C at
@@ -76,18 +69,6 @@ std::vector<char *> pointers(std::vector<std::string> &words) {
       fmt::format("!The gdb server {} cannot be started: {}.\n", program, std::strerror(errno));
   [[maybe_unused]] const auto written = ::write(announce, words.data(), words.size());
   ::_exit(1);
-}
-
-std::string first_line(int fd) {
-  std::string text;
-  std::array<char, 512> piece;
-  while (text.find('\n') == std::string::npos) {
-    const ssize_t got = ::read(fd, piece.data(), piece.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) break;
-    text.append(piece.data(), static_cast<std::size_t>(got));
-  }
-  return text.substr(0, text.find('\n'));
 }
 
 // Starts `program gdbserver WHAT` and returns the socket it listens on, or nothing and a sentence.
@@ -109,7 +90,7 @@ std::optional<std::string> start_server(const std::string &program,
   words.insert(words.end(), what.begin(), what.end());
   words.insert(words.end(),
                {"--listen", "unix:" + path, "--announce", std::to_string(writer.get())});
-  const std::vector<char *> argv = pointers(words);
+  const std::vector<char *> argv = exec_pointers(words);
   const pid_t self = ::getpid();
   const pid_t child = ::fork();
   if (child == 0) become_server(program, argv, writer.get(), self);
@@ -118,7 +99,7 @@ std::optional<std::string> start_server(const std::string &program,
     return std::nullopt;
   }
   writer.reset();
-  const std::string answer = first_line(reader.get());
+  const std::string answer = read_first_line(reader.get(), -1);
   if (!answer.empty() && answer[0] != '!') return path;
   error = answer.empty() ? "The gdb server ended before it listened." : answer.substr(1);
   return std::nullopt;
@@ -213,7 +194,7 @@ int start_gdb(const GdbArguments &arguments, std::string &error) {
   const auto socket = start_server(server, what, error);
   if (!socket) return kExitHostError;
   std::vector<std::string> words = gdb_words(arguments, program, *socket);
-  const std::vector<char *> argv = pointers(words);
+  const std::vector<char *> argv = exec_pointers(words);
   ::execvp("gdb", argv.data());
   error = errno == ENOENT ? "There is no gdb on this host: install the Debian package gdb."
                           : fmt::format("gdb cannot be started: {}.", std::strerror(errno));

@@ -8,6 +8,7 @@
 #include "base/log.hpp"
 #include "base/ref.hpp"
 #include "base/result.hpp"
+#include "base/unique_fd.hpp"
 
 using namespace cowbird;
 
@@ -103,4 +104,30 @@ TEST_CASE("what the host says about a process") {
   CHECK_FALSE(host_process_status(::getpid(), "Name"));  // no number
   CHECK_FALSE(host_process_status(0, "Pid"));
   CHECK(host_process_tracer(0) == 0);
+}
+
+TEST_CASE("the first line of a child") {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  UniqueFd reader(ends[0]), writer(ends[1]);
+  CHECK(read_first_line(reader.get(), 0).empty());
+  REQUIRE(::write(writer.get(), "half", 4) == 4);
+  CHECK(read_first_line(reader.get(), 0) == "half");
+  REQUIRE(::write(writer.get(), "one\ntwo\n", 8) == 8);
+  CHECK(read_first_line(reader.get(), -1) == "one");
+  const std::string endless(5000, 'x');
+  REQUIRE(::write(writer.get(), endless.data(), endless.size()) == 5000);
+  CHECK(read_first_line(reader.get(), -1).size() == 4096);
+  CHECK(read_first_line(reader.get(), 0).size() == 904);
+  writer.reset();
+  CHECK(read_first_line(reader.get(), -1).empty());
+}
+
+TEST_CASE("words for execve") {
+  std::vector<std::string> words = {"a", "", "b c"};
+  const auto argv = exec_pointers(words);
+  REQUIRE(argv.size() == 4);
+  CHECK(std::string(argv[2]) == "b c");
+  CHECK(argv[1] == words[1].data());
+  CHECK(argv[3] == nullptr);
 }
