@@ -156,8 +156,9 @@ int add_watch(cowbird_device *device, std::unique_ptr<SignalDescriptor> signal, 
 }
 
 static_assert(COWBIRD_WATCH_READABLE == EPOLLIN && COWBIRD_WATCH_WRITABLE == EPOLLOUT &&
-              COWBIRD_WATCH_ERROR == EPOLLERR && COWBIRD_WATCH_HANGUP == EPOLLHUP);
-constexpr std::uint32_t kWatchEvents = EPOLLIN | EPOLLOUT;
+              COWBIRD_WATCH_ERROR == EPOLLERR && COWBIRD_WATCH_HANGUP == EPOLLHUP &&
+              COWBIRD_WATCH_PEER_CLOSED == EPOLLRDHUP);
+constexpr std::uint32_t kWatchEvents = EPOLLIN | EPOLLOUT | EPOLLRDHUP;
 
 int service_fd_add(cowbird_device *device, int fd, std::uint32_t events,
                    cowbird_fd_callback callback, void *user, cowbird_watch **out) {

@@ -16,6 +16,10 @@ namespace {
 constexpr std::int64_t kLingerNs = 30'000'000'000;
 // vhangup(2) is followed by a new open in the next moment (login, agetty): the channel stays.
 constexpr std::int64_t kHangupGraceNs = 1'000'000'000;
+// Of input that nothing holds back, as it is dropped (a line too long), so much is taken at a time,
+// and then the others have their turn.
+constexpr int kMostPieces = 8;
+constexpr std::int64_t kPauseNs = 1'000'000;
 
 }  // namespace
 
@@ -29,6 +33,7 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
   // The line is going: nothing calls the channels any more.
   void detach() {
     closing_.cancel();
+    more_.cancel();
     close_channels();
     channels_ = {};
   }
@@ -129,6 +134,7 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
     close_side(channels_.output);
     tty_->ldisc.flush_output();
     tty_->ldisc.flush_input();
+    if (tty_->ldisc.stopped()) tty_->ldisc.start_output();
     tty_->throttled = false;
     tty_->active = false;
   }
@@ -159,7 +165,8 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
   }
 
   void pump_input() {
-    while (!throttled_ && open_ && reader()) {
+    for (int pieces = 0; !throttled_ && open_ && reader(); ++pieces) {
+      if (pieces == kMostPieces) return more_.arm(clock::monotonic_ns() + kPauseNs);
       std::array<std::byte, 1024> buffer;
       const std::size_t room = std::min(buffer.size(), tty_input_room(*tty_));
       if (room == 0) return;
@@ -198,6 +205,7 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
   LineChannels channels_;
   Tty *tty_ = nullptr;
   Timer closing_{[this] { close_if_unused(); }};
+  Timer more_{[this] { pump_input(); }};
   bool open_ = false;
   bool held_ = false;
   bool throttled_ = false;

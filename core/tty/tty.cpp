@@ -139,6 +139,8 @@ void Tty::hangup(Hangup by) {
   ldisc.flush_input();
   // What was written before is the peer's, if there still is one.
   if (by == Hangup::ByPort) ldisc.flush_output();
+  // Who stopped it is not there any more to let it go on.
+  if (ldisc.stopped()) ldisc.start_output();
   ldisc.set_termios(LineDiscipline::default_termios());
   read_wait.wake_all(kPollIn | kPollHup);
   write_wait.wake_all(kPollOut | kPollHup);

@@ -1,5 +1,7 @@
 #include "common/listener.hpp"
 
+#include <poll.h>
+
 #include <array>
 #include <cerrno>
 
@@ -19,6 +21,11 @@ bool is_gone(int socket) {
   char byte;
   const ssize_t n = recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+bool sends_no_more(int socket) {
+  pollfd end{socket, POLLRDHUP, 0};
+  return is_gone(socket) || poll(&end, 1, 0) > 0;
 }
 
 void close_politely(Descriptor socket) noexcept {

@@ -14,6 +14,8 @@ namespace channels {
 Descriptor accept_client(int listener);
 // The peer has closed its side, or is gone, and has left nothing to read.
 bool is_gone(int socket);
+// The same, or it has sent its last word already, read or not.
+bool sends_no_more(int socket);
 // Closes a connection so that what was sent last is not thrown away: unread bytes at a close would
 // make the host tell the peer "reset".
 void close_politely(Descriptor socket) noexcept;

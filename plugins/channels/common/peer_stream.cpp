@@ -50,13 +50,15 @@ void PeerStream::connect(int fd, Codec *codec) {
   }
   readiness_.attach(fd, [this](std::uint32_t events) { on_ready(events); });
   // The guest may not be reading; that the peer goes must be seen all the same.
-  readiness_.want(flush() ? 0 : COWBIRD_WATCH_WRITABLE);
+  readiness_.want(COWBIRD_WATCH_PEER_CLOSED | (flush() ? 0 : COWBIRD_WATCH_WRITABLE));
   notify(COWBIRD_CHANNEL_CONNECTED | COWBIRD_CHANNEL_READABLE | COWBIRD_CHANNEL_WRITABLE);
 }
 
 void PeerStream::stop() noexcept {
   if (fd_ >= 0) flush();
   readiness_.detach();
+  patience_.reset();
+  leaving_ = false;
   fd_ = -1;
   ended_ = false;
   backlog_.clear();
@@ -64,7 +66,17 @@ void PeerStream::stop() noexcept {
   unsent_.clear();
 }
 
+void PeerStream::peer_leaves() {
+  if (leaving_) return;
+  // Without a timer it waits as long as the guest likes.
+  leaving_ = host_.add_timer(patience_, [this] { end(); }) == 0;
+  if (leaving_) patience_.arm(kPatienceNs);
+}
+
 void PeerStream::on_ready(std::uint32_t events) {
+  if (events & (COWBIRD_WATCH_PEER_CLOSED | COWBIRD_WATCH_HANGUP | COWBIRD_WATCH_ERROR)) {
+    peer_leaves();
+  }
   std::uint32_t notice = events & COWBIRD_WATCH_READABLE ? COWBIRD_CHANNEL_READABLE : 0;
   if (events & COWBIRD_WATCH_WRITABLE) {
     if (flush()) {
@@ -99,6 +111,9 @@ std::int64_t PeerStream::owe(std::uint32_t events) {
 
 std::int64_t PeerStream::end() {
   readiness_.detach();
+  patience_.reset();
+  leaving_ = false;
+  decoded_ = {};
   fd_ = -1;
   ended_ = true;
   unsent_.clear();
@@ -109,7 +124,12 @@ std::int64_t PeerStream::end() {
 
 std::int64_t PeerStream::read(std::span<std::byte> buffer) {
   if (fd_ < 0) return ended_ ? 0 : -EAGAIN;
-  if (codec_) return read_decoded(buffer);
+  const std::int64_t n = codec_ ? read_decoded(buffer) : read_plain(buffer);
+  if (n > 0 && leaving_) patience_.arm(kPatienceNs);
+  return n;
+}
+
+std::int64_t PeerStream::read_plain(std::span<std::byte> buffer) {
   const std::int64_t n = read_some(fd_, buffer);
   if (n == -EAGAIN) return owe(COWBIRD_WATCH_READABLE);
   return n == 0 ? end() : n;
@@ -132,7 +152,9 @@ std::int64_t PeerStream::take_decoded(std::span<std::byte> buffer) {
 }
 
 std::int64_t PeerStream::read_decoded(std::span<std::byte> buffer) {
-  while (decoded_.empty()) {
+  // A peer that sends nothing for the guest, and that without end, is not alone in the world.
+  for (int i = 0; decoded_.empty(); ++i) {
+    if (i == kMostChunks) return owe(COWBIRD_WATCH_READABLE);
     // A peer that asks and asks and does not take the answers fills no memory.
     if (unsent_.size() > kMaxUnsent) return owe(COWBIRD_WATCH_WRITABLE);
     std::array<std::byte, kChunk> received;

@@ -5,7 +5,8 @@
 // Nobody there: reads have nothing, what is written goes to a backlog, the guest is not held up. A
 // peer comes: CONNECTED, then it gets the backlog. While it is there nothing is lost: a peer that
 // does not read makes writes answer -EAGAIN. It goes: what it sent is read first, then comes HANGUP
-// and the end of file, until the next one.
+// and the end of file, until the next one. A guest that reads nothing of it for a while does not
+// keep the dead peer for ever; the rest is dropped.
 #pragma once
 
 #include <cowbird/channel.hpp>
@@ -60,10 +61,16 @@ class PeerStream {
 
  private:
   static constexpr std::size_t kChunk = 4096;
+  static constexpr int kMostChunks = 64;  // that one read takes
   // Bytes that wait for the peer, above which it is not listened to: it answers nothing either.
   static constexpr std::size_t kMaxUnsent = 256ul * 1024;
 
+  // How long a peer that has gone waits for the guest to read on.
+  static constexpr std::int64_t kPatienceNs = 5'000'000'000;
+
   void on_ready(std::uint32_t events);
+  void peer_leaves();
+  std::int64_t read_plain(std::span<std::byte> buffer);
   bool flush();  // false: there is something left
   std::int64_t read_decoded(std::span<std::byte> buffer);
   std::int64_t take_decoded(std::span<std::byte> buffer);
@@ -76,7 +83,9 @@ class PeerStream {
   const std::function<void()> gone_;
   int fd_ = -1;
   Codec *codec_ = nullptr;
-  bool ended_ = false;   // a peer has gone and no other has come
+  bool ended_ = false;    // a peer has gone and no other has come
+  bool leaving_ = false;  // the peer has gone, and what it sent is not all read
+  cowbird::sdk::Timer patience_;
   bool broken_ = false;  // the peer takes nothing any more; reads will find the end
   Backlog backlog_;
   Received decoded_;    // from the peer, not read yet

@@ -37,6 +37,8 @@ class PortChannel final : public Channel {
   std::string describe() override { return "port:" + std::to_string(port_); }
 
  private:
+  static constexpr std::int64_t kKeepNs = 5'000'000'000;
+
   // One listening socket, watched by this channel.
   struct Door {
     Door(const Host &host, Descriptor s) : socket(std::move(s)), ready(host) {}
@@ -51,6 +53,8 @@ class PortChannel final : public Channel {
   const std::uint16_t port_;
   const bool telnet_;
   std::shared_ptr<PortListener> listener_;
+  std::shared_ptr<PortListener> kept_;  // after closing, for those in the line
+  cowbird::sdk::Timer keep_;
   std::list<Door> doors_;
   channels::Seat seat_;
   Descriptor client_;
@@ -60,7 +64,9 @@ class PortChannel final : public Channel {
 
 void PortChannel::open() {
   try {
-    listener_ = PortListener::of(bind_, port_);
+    listener_ = PortListener::open(bind_, port_);
+    keep_.reset();
+    kept_.reset();
     for (Descriptor &socket : listener_->duplicates()) {
       Door &door = doors_.emplace_back(host(), std::move(socket));
       door.ready.attach(door.socket.get(), [this, &door](std::uint32_t) {
@@ -111,7 +117,13 @@ void PortChannel::close() noexcept {
   stream_.stop();
   channels::close_politely(std::move(client_));
   doors_.clear();
-  if (listener_) listener_->leave(seat_);
+  if (!listener_) return;
+  listener_->leave(seat_);
+  // Between two sessions a getty closes and opens: who waits keeps the place meanwhile.
+  if (listener_->close() && host().add_timer(keep_, [this] { kept_.reset(); }) == 0) {
+    kept_ = listener_;
+    keep_.arm(kKeepNs);
+  }
   listener_.reset();
 }
 

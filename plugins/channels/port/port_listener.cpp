@@ -33,22 +33,38 @@ struct AddressInfo {
 
 }  // namespace
 
-std::shared_ptr<PortListener> PortListener::of(const std::string &bind, std::uint16_t port) {
+std::shared_ptr<PortListener> PortListener::open(const std::string &bind, std::uint16_t port) {
   using Key = std::pair<std::string, std::uint16_t>;
   static std::mutex mutex;
   static std::map<Key, std::weak_ptr<PortListener>> all;
   const std::lock_guard lock(mutex);
   std::erase_if(all, [](const auto &entry) { return entry.second.expired(); });
   if (const auto found = all.find(Key(bind, port)); found != all.end()) {
-    if (auto listener = found->second.lock()) return listener;
+    if (auto listener = found->second.lock()) {
+      listener->add_channel(bind, port);
+      return listener;
+    }
   }
   auto listener = std::make_shared<PortListener>();
-  listener->listen_on(bind, port);
+  listener->add_channel(bind, port);
   all[Key(bind, port)] = listener;
   return listener;
 }
 
+void PortListener::add_channel(const std::string &bind, std::uint16_t port) {
+  const std::lock_guard lock(mutex_);
+  if (channels_ == 0) listen_on(bind, port);
+  ++channels_;
+}
+
+bool PortListener::close() {
+  const std::lock_guard lock(mutex_);
+  if (--channels_ == 0) sockets_.clear();
+  return !line_.empty();
+}
+
 void PortListener::listen_on(const std::string &bind, std::uint16_t port) {
+  sockets_.clear();  // of an attempt that failed
   const bool loopback = bind == "loopback";
   if (!loopback && bind != "any") return add_socket(bind, port, false);
   add_socket(loopback ? "127.0.0.1" : "0.0.0.0", port, false);
@@ -108,7 +124,7 @@ void PortListener::leave(Seat &seat) {
   const std::lock_guard lock(mutex_);
   free_.remove(&seat);
   if (!seat.client) return;
-  line_.push_front(std::move(seat.client));
+  line_.push_front({std::move(seat.client)});
   serve_line();
 }
 
@@ -120,19 +136,20 @@ Descriptor PortListener::fetch(Seat &seat) {
 // Who waits in the line is served in order; who has given up meanwhile is dropped.
 void PortListener::serve_line() {
   while (!line_.empty() && !free_.empty()) {
-    Descriptor client = std::move(line_.front());
+    Waiting first = std::move(line_.front());
     line_.pop_front();
-    if (is_gone(client.get())) continue;
+    if (first.gave_up()) continue;
     Seat *const seat = free_.front();
     free_.pop_front();
-    seat->client = std::move(client);
+    seat->client = std::move(first.client);
     seat->wake();
   }
 }
 
 void PortListener::welcome(Descriptor client) {
-  std::erase_if(line_, [](const Descriptor &waiting) { return is_gone(waiting.get()); });
-  if (free_.empty()) {
+  std::erase_if(line_, [](const Waiting &waiting) { return waiting.gave_up(); });
+  const bool waits = free_.empty();
+  if (waits) {
     if (line_.size() >= kLongestLine) {
       say(client.get(), "All terminals are in use, and too many wait already.\r\n");
       close_politely(std::move(client));
@@ -141,7 +158,7 @@ void PortListener::welcome(Descriptor client) {
     say(client.get(), "All terminals are in use. You are number " +
                           std::to_string(line_.size() + 1) + " in line; wait, or go.\r\n");
   }
-  line_.push_back(std::move(client));
+  line_.push_back({std::move(client), waits});
   serve_line();
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "common/descriptor.hpp"
+#include "common/listener.hpp"
 
 namespace channels {
 
@@ -28,9 +29,13 @@ struct Seat {
 
 class PortListener {
  public:
-  // The one for this address, made when it is not there; it closes its sockets when nobody holds it
-  // any more. `bind` is "loopback", "any" or an address in numbers. Throws cowbird::sdk::Error.
-  static std::shared_ptr<PortListener> of(const std::string &bind, std::uint16_t port);
+  // The one for this address, made when it is not there, for a channel that opens; close() when it
+  // closes. `bind` is "loopback", "any" or an address in numbers. Throws cowbird::sdk::Error.
+  static std::shared_ptr<PortListener> open(const std::string &bind, std::uint16_t port);
+  // The channel closes, after it has let go of its duplicates and left its seat. With the last one
+  // the port is closed. True: somebody waits in the line still, for as long as the listener is
+  // held.
+  bool close();
 
   // Descriptors of the listening sockets for one channel to watch: IPv4, IPv6 or both.
   std::vector<Descriptor> duplicates() const;
@@ -47,15 +52,25 @@ class PortListener {
  private:
   static constexpr std::size_t kLongestLine = 32;
 
+  struct Waiting {
+    Descriptor client;
+    bool told = false;  // that it has to wait
+
+    // One that was not told yet may have said all that it has to say.
+    bool gave_up() const { return told ? sends_no_more(client.get()) : is_gone(client.get()); }
+  };
+
+  void add_channel(const std::string &bind, std::uint16_t port);
   void listen_on(const std::string &bind, std::uint16_t port);
   void add_socket(const std::string &address, std::uint16_t port, bool optional);
   void welcome(Descriptor client);
   void serve_line();
 
   mutable std::mutex mutex_;
+  int channels_ = 0;  // that are open
   std::vector<Descriptor> sockets_;
   std::list<Seat *> free_;
-  std::deque<Descriptor> line_;
+  std::deque<Waiting> line_;
 };
 
 }  // namespace channels

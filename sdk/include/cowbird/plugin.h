@@ -162,6 +162,8 @@ enum cowbird_log_level {
 #define COWBIRD_WATCH_WRITABLE 0x004u
 #define COWBIRD_WATCH_ERROR 0x008u
 #define COWBIRD_WATCH_HANGUP 0x010u
+/* The peer of a stream socket sends no more; what it has sent may still be unread. */
+#define COWBIRD_WATCH_PEER_CLOSED 0x2000u
 
 /* Host signals that a device can ask for; see cowbird_host.signal_add. */
 enum cowbird_host_signal {

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Clients of the channel `port` as nobody wants them: they stop the output and go, fill the input and go, wait in line and go, or
+send without end. The console is there for the next one."""
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+
+from console_guest import LIMIT, UmlGuest, free_port, talk, telnet
+from harness import check, main, test
+
+
+def connected(port):
+    """A client, as soon as the guest has the console open."""
+    until = time.monotonic() + LIMIT
+    while True:
+        try:
+            client = socket.create_connection(("127.0.0.1", port))
+            client.settimeout(LIMIT)
+            return client
+        except ConnectionRefusedError:
+            check(time.monotonic() < until, f"nobody listens on port {port}")
+            time.sleep(0.02)
+
+
+def read_until(client, wanted):
+    got = b""
+    while wanted not in got:
+        part = client.recv(4096)
+        check(part, f"the end came before {wanted!r}, after {got[-300:]!r}")
+        got += part
+    return got
+
+
+def served(port):
+    """Somebody who comes gets the shell, at once or in turn."""
+    with connected(port) as client:
+        client.sendall(b"\recho served-$((40 + 2))\r")
+        read_until(client, b"served-42")
+
+
+@contextlib.contextmanager
+def guest_with_shell(name):
+    port = free_port()
+    with UmlGuest(name, f"con0=fd:0,fd:1 con1=port:{port}") as guest:
+        guest.shell_on("tty1")
+        yield guest, port
+
+
+@test
+def who_stops_the_output_and_goes():
+    with guest_with_shell("stops") as (_, port):
+        for ending in ("politely", "at once"):
+            with connected(port) as client:
+                client.sendall(b"\recho mine-$((40 + 2))\r")
+                read_until(client, b"mine-42")
+                client.sendall(b"\x13")
+                if ending == "at once":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            served(port)
+
+
+@test
+def who_fills_the_input_and_goes():
+    """Nobody reads: the shell stands in a write that the client has stopped."""
+    with guest_with_shell("fills") as (_, port):
+        with connected(port) as client:
+            client.sendall(b"\rstty -icanon; yes\r")
+            read_until(client, b"y\r\ny\r\n")
+            client.sendall(b"\x13")
+            client.sendall(b"x" * 20000)
+        served(port)
+
+
+def wait_in_line(stack, port, number):
+    client = stack.enter_context(telnet(port))
+    client.expect(f"You are number {number} in line", LIMIT)
+    return client
+
+
+@test
+def the_line_stays_between_two_sessions():
+    with guest_with_shell("line") as (guest, port):
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(telnet(port))
+            talk(first, "\r", "# ")
+            second, gone, third = (wait_in_line(stack, port, number) for number in (1, 2, 3))
+            # What is typed before one's turn is kept, and forgotten when one goes.
+            gone.type("touch /tmp/by-who-is-gone\r")
+            third.type("touch /tmp/by-third\r")
+            gone.close()
+            wait_in_line(stack, port, 3).close()
+            talk(first, "exit\r", "closed")
+            talk(second, "echo second-$((40 + 2))\r", "second-42")
+            second.close()
+            third.expect("by-third", LIMIT)
+            talk(third, "echo third-$((40 + 2))\r", "third-42")
+            guest.wait_for("ls /tmp", r"\nby-third\r")
+            check("by-who-is-gone" not in guest.run("ls /tmp"), "the word of one who has left the line was obeyed")
+
+
+@test
+def who_sends_without_end_is_not_alone():
+    with guest_with_shell("floods") as (guest, port):
+        for unit in (b"\xff\xf1", b"\xff\xfb\x63", b"\xff\xfa\x1f" + b"\x01" * 5000, b"\0", os.urandom(65536)):
+            with connected(port) as client:
+                stop = threading.Event()
+                client.settimeout(0.2)
+
+                def flood(client=client, unit=unit, stop=stop):
+                    data = unit * (65536 // len(unit))
+                    while not stop.is_set():
+                        try:
+                            client.sendall(data)
+                        except TimeoutError:
+                            pass
+                        except OSError:  # it was let go, or its session has ended by what it sent
+                            return
+
+                sender = threading.Thread(target=flood)
+                sender.start()
+                for number in range(3):
+                    check(f"works-{number + 40}" in guest.run(f"echo works-$(({number} + 40))"), "con0")
+                stop.set()
+                sender.join()
+        served(port)
+
+
+if __name__ == "__main__":
+    main()
