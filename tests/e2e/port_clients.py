@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Clients of the channel `port` as nobody wants them: they stop the output and go, fill the input and go, wait in line and go, or
+"""Clients of the channels `port` and `unix` as nobody wants them: they stop the output and go, fill the input and go, wait in line and go, or
 send without end. The console is there for the next one."""
 import contextlib
 import os
@@ -10,6 +10,7 @@ import time
 
 from console_guest import LIMIT, UmlGuest, free_port, talk, telnet
 from harness import check, main, test
+from managed_guest import wait_until
 
 
 def connected(port):
@@ -99,6 +100,40 @@ def the_line_stays_between_two_sessions():
             talk(third, "echo third-$((40 + 2))\r", "third-42")
             guest.wait_for("ls /tmp", r"\nby-third\r")
             check("by-who-is-gone" not in guest.run("ls /tmp"), "the word of one who has left the line was obeyed")
+
+
+@test
+def the_line_at_a_socket_stays_too(scratch):
+    path = scratch / "line.sock"
+    with UmlGuest("unixline", f"con0=fd:0,fd:1 con1=unix:{path}") as guest:
+        guest.shell_on("tty1")
+        wait_until(path.exists, "the socket", LIMIT)
+        clients = []
+        for _ in range(3):
+            clients.append(socket.socket(socket.AF_UNIX))
+            clients[-1].settimeout(LIMIT)
+            clients[-1].connect(str(path))
+        for number, client in enumerate(clients):
+            client.sendall(b"\recho mine-%d-$((40 + 2))\r" % number)
+            read_until(client, b"mine-%d-42" % number)
+            client.close()
+        # Whoever waits when the guest ends does not leave the socket behind.
+        first, second = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+        wait_until(lambda: connects(first, path), "the next session", LIMIT)
+        second.connect(str(path))
+        guest.begin("poweroff -f")
+        guest.terminal.wait()
+        check(not path.exists(), "the socket is left")
+        first.close()
+        second.close()
+
+
+def connects(client, path):
+    try:
+        client.connect(str(path))
+        return True
+    except OSError:
+        return False
 
 
 @test

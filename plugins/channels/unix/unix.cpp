@@ -4,6 +4,7 @@
 #include <sys/un.h>
 
 #include <cowbird/channel.hpp>
+#include <deque>
 
 #include "common/listener.hpp"
 #include "common/peer_stream.hpp"
@@ -19,6 +20,7 @@ using cowbird::sdk::Host;
 using cowbird::sdk::throw_errno;
 
 constexpr std::int64_t kRetryNs = 1'000'000'000;
+constexpr std::int64_t kKeepNs = 5'000'000'000;
 constexpr int kWaiting = 16;  // clients that wait for their turn; more are refused by the host
 
 Descriptor make_socket() {
@@ -43,6 +45,7 @@ int connect_to(int fd, const std::string &path) {
 class UnixChannel final : public Channel {
  public:
   UnixChannel(const Host &host, const Config &config);
+  ~UnixChannel() { stop_listening(); }
 
   void open() override;
   void close() noexcept override;
@@ -55,8 +58,10 @@ class UnixChannel final : public Channel {
 
  private:
   void listen_at();
+  void stop_listening() noexcept;
   void remove_stale();
   void bind_private(const Descriptor &fd);
+  Descriptor next_client();
   void take_client();
   void wait_for_client();
   void try_connect();
@@ -65,10 +70,11 @@ class UnixChannel final : public Channel {
   const std::string path_;
   const bool listens_;
   Descriptor listener_;
+  std::deque<Descriptor> line_;  // clients that were there when the guest closed the device
   Descriptor peer_;
   channels::PeerStream stream_;
   Readiness clients_{host()};
-  cowbird::sdk::Timer retry_;
+  cowbird::sdk::Timer timer_;    // to connect again, or to send the line away
   volatile bool bound_ = false;  // the socket's file is ours; read by a crash handler
 };
 
@@ -86,11 +92,12 @@ UnixChannel::UnixChannel(const Host &host, const Config &config)
 
 void UnixChannel::open() {
   try {
+    timer_.reset();
     if (listens_) {
       listen_at();
-      wait_for_client();
+      take_client();
     } else {
-      const int status = host().add_timer(retry_, [this] { try_connect(); });
+      const int status = host().add_timer(timer_, [this] { try_connect(); });
       if (status != 0) throw_errno("There is no timer to connect with", -status);
       try_connect();
     }
@@ -134,15 +141,30 @@ void UnixChannel::listen_at() {
   clients_.attach(listener_.get(), [this](std::uint32_t) { take_client(); });
 }
 
+void UnixChannel::stop_listening() noexcept {
+  listener_.reset();
+  if (bound_) unlink(path_.c_str());
+  bound_ = false;
+}
+
 void UnixChannel::wait_for_client() {
   if (const int status = clients_.want(COWBIRD_WATCH_READABLE); status != 0) {
     host().log(COWBIRD_LOG_ERROR, "no client of " + path_ + " can be seen");
   }
 }
 
+Descriptor UnixChannel::next_client() {
+  while (!line_.empty()) {
+    Descriptor first = std::move(line_.front());
+    line_.pop_front();
+    if (!channels::is_gone(first.get())) return first;
+  }
+  return channels::accept_client(listener_.get());
+}
+
 void UnixChannel::take_client() {
-  if (stream_.connected()) return;
-  peer_ = channels::accept_client(listener_.get());
+  if (!listener_ || stream_.connected()) return;
+  peer_ = next_client();
   if (!peer_) return wait_for_client();
   stream_.connect(peer_.get());
 }
@@ -151,28 +173,37 @@ void UnixChannel::try_connect() {
   try {
     peer_ = make_socket();
   } catch (const Error &) {
-    return retry_.arm(kRetryNs);
+    return timer_.arm(kRetryNs);
   }
   const int status = connect_to(peer_.get(), path_);
   if (status == 0) return stream_.connect(peer_.get());
   peer_.reset();
-  retry_.arm(kRetryNs);
+  timer_.arm(kRetryNs);
 }
 
 void UnixChannel::on_gone() {
   channels::close_politely(std::move(peer_));
-  if (listens_) return wait_for_client();
-  retry_.arm(kRetryNs);
+  if (!listens_) return timer_.arm(kRetryNs);
+  if (line_.empty()) return wait_for_client();
+  host().post([](void *self) { static_cast<UnixChannel *>(self)->take_client(); }, this);
 }
 
 void UnixChannel::close() noexcept {
   clients_.detach();
-  retry_.reset();
+  timer_.reset();
   stream_.stop();
   channels::close_politely(std::move(peer_));
-  listener_.reset();
-  if (bound_) unlink(path_.c_str());
-  bound_ = false;
+  // Between two sessions a getty closes and opens: who waits keeps the place meanwhile.
+  while (listener_) {
+    Descriptor client = channels::accept_client(listener_.get());
+    if (!client) break;
+    line_.push_back(std::move(client));
+  }
+  stop_listening();
+  if (!line_.empty() && host().add_timer(timer_, [this] { line_.clear(); }) == 0) {
+    return timer_.arm(kKeepNs);
+  }
+  line_.clear();
 }
 
 constexpr cowbird_key kKeys[] = {
