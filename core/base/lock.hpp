@@ -36,7 +36,6 @@ enum class LockRank : std::uint8_t {
   Mconsole = 35,    // mconsole/: answers on their way to clients
   Engine = 40,      // engine/: the pool of stub processes
   StubOrders = 50,  // engine/: one stub's queue of address-space orders
-  Idle = 60,        // sched/: parking of idle vCPUs
   WorkQueue = 70,   // irq/: the queue of the host worker threads
   Log = 200,        // base/log: the kernel log ring; may be taken under every other lock
 };

@@ -9,6 +9,7 @@
 #include "abi/poll.hpp"
 #include "base/log.hpp"
 #include "fs/devtmpfs.hpp"
+#include "sched/scheduler.hpp"
 #include "vfs/file.hpp"
 
 namespace cowbird {
@@ -38,7 +39,8 @@ Result<std::uint64_t> swallow(IovIter &from) {
   return bytes;
 }
 
-// Fills a request piece by piece, so that a signal can end a huge one: what was done counts.
+// Fills a request piece by piece, so that a signal can end a huge one, what was done counts, and
+// others run in between.
 template <typename Fill>
 Result<std::uint64_t> produce(IovIter &to, Fill &&fill) {
   std::uint64_t total = 0;
@@ -48,6 +50,7 @@ Result<std::uint64_t> produce(IovIter &to, Fill &&fill) {
     if (*piece == 0) break;
     total += *piece;
     if (to.remaining() > 0 && current_thread() && current_thread()->signal_pending()) break;
+    scheduler::cond_resched();
   }
   return total;
 }

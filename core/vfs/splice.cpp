@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "sched/scheduler.hpp"
 #include "vfs/pipe.hpp"
 
 namespace cowbird {
@@ -50,6 +51,7 @@ Result<std::uint64_t> copy_between(File &from, std::uint64_t &from_offset, File 
     total += *put;
     if (*put < *got) break;
     if (current_thread() && current_thread()->signal_pending()) break;
+    scheduler::cond_resched();
   }
   return total;
 }
