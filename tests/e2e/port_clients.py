@@ -21,7 +21,7 @@ def connected(port):
             client = socket.create_connection(("127.0.0.1", port))
             client.settimeout(LIMIT)
             return client
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):  # nobody has it open, or just closes it
             check(time.monotonic() < until, f"nobody listens on port {port}")
             time.sleep(0.02)
 
@@ -35,11 +35,18 @@ def read_until(client, wanted):
     return got
 
 
-def served(port):
-    """Somebody who comes gets the shell, at once or in turn."""
-    with connected(port) as client:
-        client.sendall(b"\recho served-$((40 + 2))\r")
-        read_until(client, b"served-42")
+def logged_in(port):
+    """A client that has the shell, at once or in turn."""
+    until = time.monotonic() + LIMIT
+    while True:
+        client = connected(port)
+        try:
+            client.sendall(b"\recho mine-$((40 + 2))\r")
+            read_until(client, b"mine-42")
+            return client
+        except (ConnectionResetError, BrokenPipeError):  # it came in the moment in which the guest closed it
+            client.close()
+            check(time.monotonic() < until, "nobody is served")
 
 
 @contextlib.contextmanager
@@ -54,25 +61,23 @@ def guest_with_shell(name):
 def who_stops_the_output_and_goes():
     with guest_with_shell("stops") as (_, port):
         for ending in ("politely", "at once"):
-            with connected(port) as client:
-                client.sendall(b"\recho mine-$((40 + 2))\r")
-                read_until(client, b"mine-42")
+            with logged_in(port) as client:
                 client.sendall(b"\x13")
                 if ending == "at once":
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            served(port)
+        logged_in(port).close()
 
 
 @test
 def who_fills_the_input_and_goes():
     """Nobody reads: the shell stands in a write that the client has stopped."""
     with guest_with_shell("fills") as (_, port):
-        with connected(port) as client:
-            client.sendall(b"\rstty -icanon; yes\r")
+        with logged_in(port) as client:
+            client.sendall(b"stty -icanon; yes\r")
             read_until(client, b"y\r\ny\r\n")
             client.sendall(b"\x13")
             client.sendall(b"x" * 20000)
-        served(port)
+        logged_in(port).close()
 
 
 def wait_in_line(stack, port, number):
@@ -160,7 +165,7 @@ def who_sends_without_end_is_not_alone():
                     check(f"works-{number + 40}" in guest.run(f"echo works-$(({number} + 40))"), "con0")
                 stop.set()
                 sender.join()
-        served(port)
+        logged_in(port).close()
 
 
 if __name__ == "__main__":

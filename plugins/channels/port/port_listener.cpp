@@ -59,7 +59,10 @@ void PortListener::add_channel(const std::string &bind, std::uint16_t port) {
 
 bool PortListener::close() {
   const std::lock_guard lock(mutex_);
-  if (--channels_ == 0) sockets_.clear();
+  if (--channels_ == 0) {
+    accept_all();  // who has knocked already is in line
+    sockets_.clear();
+  }
   return !line_.empty();
 }
 
@@ -164,6 +167,10 @@ void PortListener::welcome(Descriptor client) {
 
 void PortListener::take_clients() {
   const std::lock_guard lock(mutex_);
+  accept_all();
+}
+
+void PortListener::accept_all() {
   for (const Descriptor &socket : sockets_) {
     while (Descriptor client = accept_client(socket.get())) welcome(std::move(client));
   }

@@ -63,6 +63,7 @@ class PortListener {
   void add_channel(const std::string &bind, std::uint16_t port);
   void listen_on(const std::string &bind, std::uint16_t port);
   void add_socket(const std::string &address, std::uint16_t port, bool optional);
+  void accept_all();
   void welcome(Descriptor client);
   void serve_line();
 

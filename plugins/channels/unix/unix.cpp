@@ -45,7 +45,7 @@ int connect_to(int fd, const std::string &path) {
 class UnixChannel final : public Channel {
  public:
   UnixChannel(const Host &host, const Config &config);
-  ~UnixChannel() { stop_listening(); }
+  ~UnixChannel() override { stop_listening(); }
 
   void open() override;
   void close() noexcept override;
