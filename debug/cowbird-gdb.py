@@ -16,7 +16,7 @@ import gdb
 import gdb.printing
 
 MAX_ELEMENTS = 100000
-STATES = "RRSDTtX"  # of ThreadState, the letters of ps(1)
+STATES = "RRSDTtXR"  # of ThreadState, the letters of ps(1)
 
 
 # --- reading containers of libstdc++ and of the kernel

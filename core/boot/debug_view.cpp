@@ -34,6 +34,8 @@ namespace cowbird {
 struct DebugLayout {
   static_assert(static_cast<int>(ThreadState::Dead) ==
                 static_cast<int>(debug_view::ThreadStateValue::Dead));
+  static_assert(static_cast<int>(ThreadState::New) ==
+                static_cast<int>(debug_view::ThreadStateValue::New));
   static_assert(static_cast<int>(ThreadState::Interruptible) ==
                 static_cast<int>(debug_view::ThreadStateValue::Interruptible));
   static_assert(sizeof(std::string) == 32 && sizeof(std::vector<int>) == 24,

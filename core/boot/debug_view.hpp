@@ -42,6 +42,7 @@ enum class ThreadStateValue : std::uint8_t {
   Stopped,
   Traced,
   Dead,
+  New,
 };
 
 struct SchedLayout {  // Thread::Sched

@@ -50,8 +50,12 @@ std::int64_t monotonic_ns() {
       now = host_now() - state.base.load(std::memory_order_relaxed);
     }
     std::atomic_thread_fence(std::memory_order_acquire);
-    const std::uint32_t after = state.sequence.load(std::memory_order_relaxed);
+    const std::uint32_t after = state.sequence.load(std::memory_order_acquire);
     if (before == after && (before & 1) == 0) return now;
+    // The clock has been changed since this began, and says what it showed then: a time between
+    // the caller's now and the one before. To read again could take for ever: under a debugger
+    // that steps through here the clock stands still, and is changed, at each instruction.
+    if ((after & 1) == 0) return state.frozen.load(std::memory_order_relaxed);
     __builtin_ia32_pause();
   }
 }
@@ -92,6 +96,7 @@ void set_source(std::int64_t (*host_monotonic_ns)()) {
     state.source.store(host_monotonic_ns);
     state.base.store(host_monotonic_ns ? 0 : real_base);
     state.stopped.store(false);
+    state.frozen.store(host_now() - state.base.load());
   }
   timers::clock_changed();
 }

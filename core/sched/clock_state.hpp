@@ -12,8 +12,9 @@ namespace cowbird::clock {
 // which is odd while somebody writes.
 struct State {
   std::atomic<std::uint32_t> sequence{0};
-  std::atomic<std::int64_t> base;       // host time at guest time 0
-  std::atomic<std::int64_t> frozen{0};  // the guest's time while it stands still
+  std::atomic<std::int64_t> base;  // host time at guest time 0
+  std::atomic<std::int64_t> frozen{
+      0};  // the guest's time while it stands still; else, at the last change
   std::atomic<bool> stopped{false};
   std::atomic<std::int64_t (*)()> source{nullptr};
   std::atomic<std::uint32_t> halts{0};

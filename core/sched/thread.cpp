@@ -21,6 +21,7 @@ bool asleep(ThreadState state) {
     case ThreadState::Runnable:
     case ThreadState::Running:
     case ThreadState::Dead:
+    case ThreadState::New:
       return false;
   }
   return false;
@@ -37,6 +38,7 @@ char thread_state_letter(ThreadState state) {
   switch (state) {
     case ThreadState::Runnable:
     case ThreadState::Running:
+    case ThreadState::New:
       return 'R';
     case ThreadState::Interruptible:
       return 'S';
@@ -65,7 +67,7 @@ Thread::Thread(std::string name)
       sched_(new Sched(*this)) {}
 
 Thread::~Thread() {
-  KASSERT(state_ == ThreadState::Dead || sched_->abandoned);
+  KASSERT(state_ == ThreadState::New || state_ == ThreadState::Dead || sched_->abandoned);
   delete sched_;
 }
 

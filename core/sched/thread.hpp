@@ -44,6 +44,7 @@ enum class ThreadState : std::uint8_t {
   Stopped,          // T: job control stop
   Traced,           // t: stopped by a tracer
   Dead,             // X: has exited; its stack is not in use any more
+  New,              // R, as Linux shows it: in the making, on no run queue yet
 };
 // The letter of ps(1) and /proc/PID/stat. (A zombie is a property of the task, not of the thread.)
 char thread_state_letter(ThreadState state);
@@ -113,7 +114,7 @@ class Thread : public RefCounted<Thread> {
   friend struct DebugLayout;
   Id id_;
   std::string name_;
-  ThreadState state_ = ThreadState::Dead;
+  ThreadState state_ = ThreadState::New;
   const char *wait_channel_ = nullptr;
   Sched *sched_;
 };

@@ -290,9 +290,9 @@ void KernelTarget::run_world() {
 // The guest does not see the time that has passed since everything stood still.
 void KernelTarget::hide_time() {
   if (stood_since_ns_ == 0) return;
-  const std::int64_t stood = host_now() - std::exchange(stood_since_ns_, 0);
+  const std::int64_t since = std::exchange(stood_since_ns_, 0);
   if (!view_) return;
-  const auto changes = view_->clock_patch(stood);
+  const auto changes = view_->clock_patch(since, host_now());
   if (!changes) return;
   for (const KernelView::ClockPatch &patch : *changes) {
     [[maybe_unused]] const auto written = tracee_->write(patch.address, patch.bytes);

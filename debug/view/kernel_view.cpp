@@ -45,6 +45,8 @@ KernelThreadState state_of(ThreadStateValue value) {
       return KernelThreadState::Traced;
     case ThreadStateValue::Dead:
       return KernelThreadState::Dead;
+    case ThreadStateValue::New:
+      return KernelThreadState::New;
   }
   return KernelThreadState::Dead;
 }
@@ -77,7 +79,8 @@ class View final : public KernelView {
     return std::string(syscall_name(number));
   }
   std::optional<std::int64_t> big_kernel_lock_owner() override;
-  Result<std::vector<ClockPatch>> clock_patch(std::int64_t stopped_ns) override;
+  Result<std::vector<ClockPatch>> clock_patch(std::int64_t since_ns,
+                                              std::int64_t until_ns) override;
 
  private:
   // What was read of one thread.
@@ -340,7 +343,7 @@ KernelThread View::decode(const Read &read) {
   thread.tid = static_cast<std::int64_t>(id) + 1;
   thread.name = name_of(read, id);
   const auto state = blob.get<std::uint8_t>(layout.state);
-  if (state > static_cast<std::uint8_t>(ThreadStateValue::Dead)) reader_.note_damage();
+  if (state > static_cast<std::uint8_t>(ThreadStateValue::New)) reader_.note_damage();
   thread.state = state_of(static_cast<ThreadStateValue>(state));
   thread.user_ns = blob.get<std::int64_t>(layout.user_ns);
   thread.system_ns = blob.get<std::int64_t>(layout.system_ns);
@@ -462,7 +465,8 @@ std::optional<std::int64_t> View::big_kernel_lock_owner() {
   return owner;
 }
 
-Result<std::vector<KernelView::ClockPatch>> View::clock_patch(std::int64_t stopped_ns) {
+Result<std::vector<KernelView::ClockPatch>> View::clock_patch(std::int64_t since_ns,
+                                                              std::int64_t until_ns) {
   const std::uint64_t at = address_of(table_.clock);
   const auto &layout = table_.clock_state;
   const auto load = [&]<typename T>(std::uint32_t offset, T &out) {
@@ -482,9 +486,13 @@ Result<std::vector<KernelView::ClockPatch>> View::clock_patch(std::int64_t stopp
     patches.push_back({at + offset, {raw.begin(), raw.end()}});
   };
   // A clock that stands still of itself goes on from where it stood. Else guest time 0 moves by
-  // what the guest shall not see. Whoever reads the clock just now reads again, because the
-  // sequence moves; whoever measures a span sees that a halt was in it.
-  if (stopped == 0) put(layout.base, base + stopped_ns);
+  // what the guest shall not see. Whoever reads the clock just now sees by the sequence that what
+  // it has read is worth nothing, and takes the time of the halt; whoever measures a span sees
+  // that a halt was in it.
+  if (stopped == 0) {
+    put(layout.frozen, since_ns - base);
+    put(layout.base, base + (until_ns - since_ns));
+  }
   put(layout.sequence, sequence + 2);
   put(layout.halts, halts + 1);
   return patches;
@@ -515,6 +523,8 @@ std::string describe_state(const KernelThread &thread) {
       break;
     case KernelThreadState::Dead:
       return "dead";
+    case KernelThreadState::New:
+      return "new";
   }
   if (!thread.wait_channel.empty()) text += " in " + thread.wait_channel;
   if (thread.frozen) text += ", frozen";

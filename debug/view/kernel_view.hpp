@@ -49,6 +49,7 @@ enum class KernelThreadState : std::uint8_t {
   Stopped,
   Traced,
   Dead,
+  New,  // in the making, on no run queue yet
 };
 
 struct KernelThread {
@@ -126,14 +127,16 @@ class KernelView {
   // Who holds the big kernel lock: the host thread's id, 0 when it is free, nullopt when unknown.
   virtual std::optional<std::int64_t> big_kernel_lock_owner() = 0;
 
-  // The words that the debugger changes while the kernel stands still. `stopped_ns` of host time
-  // have passed that the guest shall not see (core/sched/clock.cpp). Again when the kernel was
-  // stopped in the middle of changing its clock: then the guest sees the time.
+  // The words that the debugger changes while the kernel stands still. It has done so from
+  // `since_ns` to `until_ns` of the host's CLOCK_MONOTONIC, which the guest shall not see
+  // (core/sched/clock.cpp). Again when the kernel was stopped in the middle of changing its clock:
+  // then the guest sees the time.
   struct ClockPatch {
     std::uint64_t address;
     std::vector<std::byte> bytes;
   };
-  virtual Result<std::vector<ClockPatch>> clock_patch(std::int64_t stopped_ns) = 0;
+  virtual Result<std::vector<ClockPatch>> clock_patch(std::int64_t since_ns,
+                                                      std::int64_t until_ns) = 0;
 };
 
 }  // namespace cowbird::debug

@@ -190,6 +190,23 @@ def a_sleeping_thread_is_stepped_when_it_wakes(scratch):
 
 
 @test
+def the_clock_can_be_stepped_through(scratch):
+    with Guest(scratch) as guest, guest.attached() as gdb:
+        go_to(gdb, "cowbird::clock::monotonic_ns")
+        outside = int(gdb.run("print (long)$sp").split()[-1])
+        # The clock is put back at each stop: whoever reads it then must not have to begin anew for ever.
+        for _ in range(120):
+            gdb.run("nexti")
+            gdb.stopped()
+            if int(gdb.run("print (long)$sp").split()[-1]) > outside:
+                break
+        else:
+            check(False, f"still in {gdb.run('backtrace 2')}")
+        gdb.run("detach")
+        guest.is_free()
+
+
+@test
 def conditions_that_are_false_cost_no_stop(scratch):
     with Guest(scratch) as guest, guest.attached() as gdb:
         gdb.run("break cowbird::leave_vcpu if (int)how == 77")

@@ -76,8 +76,36 @@ def a_thousand_threads(scratch):
         equal(len(re.findall(r'enter_system_call \(name=\S+ "futex", number=\S*202', stacks)), 1000, "stacks at the call")
         check(stacks.count("cowbird_thread_entry") >= 1001, "stacks that are whole")
         check("Backtrace stopped" not in stacks, "a stack is cut")
-        contains(gdb.run("monitor bt all").replace("from system call 202 (futex)", "@", 1), "@")
+        check_all_stacks(gdb.run("monitor bt all", timeout=240))
         gdb.run("detach")
+
+
+def check_all_stacks(text):
+    """`monitor bt all` of a crowd: each thread once, from the switch to where it came from, with its call."""
+    stacks = [part.splitlines() for part in text.strip().split("\n\n")]
+    tids = [re.match(r'thread (\d+) "', stack[0]).group(1) for stack in stacks]
+    equal(len(set(tids)), len(stacks), "threads, each once")
+    waiting = [stack for stack in stacks if re.search(r"\(sleeping in futex\w*, system call futex\)$", stack[0])]
+    equal(len(waiting), 1000, "stacks of threads that wait")
+    for stack in waiting:
+        check(re.fullmatch(r"  #0 +0x\w+ cowbird_switch_context at \S+", stack[1]), f"the first frame of {stack}")
+        check(re.fullmatch(r"  #\d+ +0x\w+ cowbird_thread_entry at \S+", stack[-2]), f"the last frame of {stack}")
+        check(re.fullmatch(r"  from system call 202 \(futex\) of process 1, thread \d+", stack[-1]), f"the end of {stack}")
+    equal(len({stack[-1] for stack in waiting}), 1000, "guest threads")
+
+
+@test
+def a_thread_in_the_making(scratch):
+    with Guest(scratch, vcpus=4) as guest, guest.gdb() as gdb:
+        go_to(gdb, "cowbird::enqueue_new")  # it is in the list, and on no run queue
+        tid = int(gdb.run("print thread.id_").split()[-1]) + 1
+        number = re.search(rf'^\*? +(\d+) +Thread 1000000\.{tid} "sh/\d+" \(new\)', gdb.run("info threads"), re.M)
+        check(number, gdb.run("info threads"))
+        in_order(gdb.run("cb-ps"), rf"\n +(\d+) +\1 +{tid} R sh *(\n|$)")
+        in_order(gdb.run("monitor ps"), rf"\n\d+ +\d+ +1 +{tid} +sh +new")
+        in_order(gdb.run(f"thread apply {number.group(1)} backtrace"), r"#0 +cowbird_switch_context", r"#1 .* cowbird_thread_entry")
+        gdb.run("detach")
+        guest.goes_on()
 
 
 if __name__ == "__main__":

@@ -94,8 +94,9 @@ class FakeView final : public KernelView {
   }
   std::string system_call_name(std::uint64_t) override { return "call"; }
   std::optional<std::int64_t> big_kernel_lock_owner() override { return std::nullopt; }
-  Result<std::vector<ClockPatch>> clock_patch(std::int64_t stopped_ns) override {
-    hidden_ += stopped_ns;
+  Result<std::vector<ClockPatch>> clock_patch(std::int64_t since_ns,
+                                              std::int64_t until_ns) override {
+    hidden_ += until_ns - since_ns;
     return std::vector<ClockPatch>{};
   }
 

@@ -385,7 +385,7 @@ TEST_CASE("the guest's clock is put back by the time of a halt") {
   const std::uint32_t halts = clock::halts();
   const std::int64_t before = clock::monotonic_ns();
   const auto apply = [&](std::int64_t ns) {
-    const auto patches = fixture.view->clock_patch(ns);
+    const auto patches = fixture.view->clock_patch(0, ns);
     REQUIRE(patches);
     for (const auto &patch : *patches) {
       std::memcpy(reinterpret_cast<void *>(patch.address), patch.bytes.data(), patch.bytes.size());
@@ -406,6 +406,36 @@ TEST_CASE("the guest's clock is put back by the time of a halt") {
   CHECK(clock::monotonic_ns() == still);
   clock::go();
   CHECK(clock::monotonic_ns() - still < kHour / 2);
+}
+
+TEST_CASE("a reading of the clock ends though each of its steps is a halt") {
+  static Fixture *fixture = nullptr;
+  Fixture here;
+  fixture = &here;
+  BklGuard guard;
+  static std::int64_t host = 0;
+  static bool halts = false;
+  host = 1000;
+  halts = false;
+  clock::set_source([] {
+    if (!halts) return host;
+    host += 50;
+    const auto patches = fixture->view->clock_patch(host, host + 1'000'000);
+    REQUIRE(patches);
+    for (const auto &patch : *patches) {
+      std::memcpy(reinterpret_cast<void *>(patch.address), patch.bytes.data(), patch.bytes.size());
+    }
+    return host += 1'000'000;
+  });
+  CHECK(clock::monotonic_ns() == 1000);
+  halts = true;
+  // What each reading sees is the time that the guest has come to: without the halts, and ever
+  // later.
+  const std::int64_t first = clock::monotonic_ns();
+  const std::int64_t second = clock::monotonic_ns();
+  CHECK(first < 2000);
+  CHECK(second == first + 50);
+  clock::set_source(nullptr);
 }
 
 TEST_CASE("the gdb device says what it has and what it takes") {
