@@ -168,7 +168,9 @@ bool tty_log::to_directory(const std::string &directory, std::string &error) {
 }
 
 bool tty_log::to_descriptor(int fd, std::string &error) {
-  const int flags = ::fcntl(fd, F_GETFL);
+  // One that closes at execve(2) was not inherited: it is our own.
+  const bool own = (::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0;
+  const int flags = own ? -1 : ::fcntl(fd, F_GETFL);
   if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY) {
     error = fmt::format("Terminals cannot be logged to descriptor {}: it is not open{}.", fd,
                         flags < 0 ? "" : " for writing");

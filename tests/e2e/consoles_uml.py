@@ -11,7 +11,7 @@ import time
 
 from console_guest import (LIMIT, Guest, UmlGuest, connects, free_port, need, port_console, talk, telnet,
                            telnet_when_open, until_seen, window_named, x, x_server)
-from harness import COWBIRD, check, contains, equal, main, test
+from harness import COWBIRD, check, contains, cowbird, equal, main, test
 from managed_guest import wait_until
 
 
@@ -138,6 +138,16 @@ def separate_directions():
         os.close(out)
     for fd in (from_us, to_guest, from_guest, to_us):
         os.close(fd)
+
+
+@test
+def descriptors_of_the_program_are_for_nobody_else():
+    """Only what the caller gave: not the memory, not an image, not a socket of the program."""
+    for word in ("con1=fd:{}", "tty_log_fd={}"):
+        for fd in range(3, 30):
+            result = cowbird("boot", "--uml", f"umid=own con0=fd:0,fd:1 init=/bin/true {word.format(fd)}")
+            equal(result.returncode, 1, f"status with {word.format(fd)}: {result.stderr[-300:]!r}")
+            contains(result.stderr, "is not open")
 
 
 @test

@@ -32,7 +32,11 @@ struct ChannelFixture {
                                         [&](auto, std::string_view text) { error.message = text; });
     return config ? registry.create_channel(*info, name, *config, events, error) : nullptr;
   }
+  // The descriptors become such as a program inherits.
   std::unique_ptr<Channel> make_fd(int input, int output) {
+    for (const int fd : {input, output}) {
+      if (fd >= 0) fcntl(fd, F_SETFD, 0);
+    }
     return make("fd", {{"input", std::int64_t{input}}, {"output", std::int64_t{output}}});
   }
   void open(Channel &channel) {

@@ -27,7 +27,8 @@ void check_descriptor(int fd, int access, const char *key) {
   const int flags = fcntl(fd, F_GETFL);
   const std::string name =
       "The host file descriptor " + std::to_string(fd) + " (key \"" + key + "\")";
-  if (flags < 0 || (flags & O_PATH) != 0) {
+  // One that closes at execve(2) was not inherited: it is the program's own, such as a disk image.
+  if (flags < 0 || (flags & O_PATH) != 0 || (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0) {
     throw Error(
         EBADF, name + " is not open. Give a descriptor that the program inherits, or -1 for none.");
   }
