@@ -20,6 +20,8 @@ namespace cowbird {
 namespace {
 
 constexpr std::size_t kMostWaiting = 4ul * 1024 * 1024;
+// So often a full file system is tried again.
+constexpr std::int64_t kRetryNs = 1'000'000'000;
 
 // One file. Its functions are called under the big kernel lock, except write_out().
 class LogFile : public std::enable_shared_from_this<LogFile> {
@@ -48,14 +50,16 @@ class LogFile : public std::enable_shared_from_this<LogFile> {
 
   // At the end, when there are no workers any more: their last order may have been dropped.
   void flush() {
-    if (writing_ && !written_) write_out(in_work_);
-    if (!waiting_.empty()) write_out(waiting_);
-    waiting_.clear();
+    std::string rest;
+    if (writing_) rest = written_ ? in_work_.substr(done_) : in_work_;
+    rest += std::exchange(waiting_, {});
+    if (!rest.empty()) write_out(rest);
   }
 
  private:
   void start() {
     if (writing_ || waiting_.empty()) return;
+    if (full_ != 0 && clock::monotonic_ns() < retry_ns_) return;
     writing_ = true;
     written_ = false;
     in_work_ = std::move(waiting_);
@@ -65,35 +69,51 @@ class LogFile : public std::enable_shared_from_this<LogFile> {
                 [self] {
                   self->writing_ = false;
                   self->complain();
+                  self->keep_rest();
                   self->start();
                 });
   }
 
+  // What had no room waits for it.
+  void keep_rest() {
+    if (full_ == 0) return;
+    waiting_.insert(0, in_work_, done_);
+    retry_ns_ = clock::monotonic_ns() + kRetryNs;
+  }
+
+  void fail(int error) { (error == ENOSPC || error == EDQUOT ? full_ : error_) = error; }
+
   // On a worker, one at a time.
   void write_out(const std::string &text) {
+    done_ = 0;
+    full_ = 0;
     if (fd_ < 0 && error_ == 0) {
       fd_ = ::openat(directory_, name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-      if (fd_ < 0) error_ = errno;
+      if (fd_ < 0) fail(errno);
     }
-    for (std::size_t done = 0; done < text.size() && error_ == 0;) {
-      const auto written = ::write(fd_, text.data() + done, text.size() - done);
-      if (written > 0) done += static_cast<std::size_t>(written);
-      if (written < 0 && errno != EINTR) error_ = errno;
+    while (done_ < text.size() && error_ == 0 && full_ == 0) {
+      const auto written = ::write(fd_, text.data() + done_, text.size() - done_);
+      if (written > 0) done_ += static_cast<std::size_t>(written);
+      if (written < 0 && errno != EINTR) fail(errno);
     }
     written_ = true;
   }
 
   void complain() {
-    if (error_ == 0 || complained_) return;
-    complained_ = true;
+    const int why = error_ != 0 ? error_ : full_;
+    const bool before = std::exchange(complained_, why != 0);
+    if (why == 0 || before) return;
     log_err("The terminal log {} cannot be written: {}.", name_.empty() ? "descriptor" : name_,
-            errno_text(errno_from_host(error_)));
+            errno_text(errno_from_host(why)));
   }
 
   int directory_ = -1;
   std::string name_;
   int fd_ = -1;
-  int error_ = 0;  // of the host; ends the log
+  int error_ = 0;         // of the host; ends the log
+  int full_ = 0;          // no room, or 0; what is left to write waits
+  std::size_t done_ = 0;  // of the last write_out()
+  std::int64_t retry_ns_ = 0;
   std::string waiting_;
   std::string in_work_;  // the worker's, while writing_
   std::atomic<bool> written_{false};

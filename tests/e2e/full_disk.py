@@ -2,6 +2,7 @@
 """A host file system that is full: what cannot be started says why and leaves nothing, what runs loses nothing else."""
 import contextlib
 import ctypes
+import json
 import os
 import random
 import re
@@ -202,6 +203,30 @@ poweroff -f"""
             guest.ended(0)
             contains(guest.text(), f"goes on; {4 * 4096} bytes of output were dropped")
         equal((place / "log").read_bytes(), b"after-it\n", "the new log")
+
+
+@test
+def terminal_log_without_room_goes_on_when_there_is_some(scratch):
+    with small_disk(scratch, "size=128k") as place:
+        script = """
+seq 1 20000; echo full
+until dmesg | grep -q go-on; do sleep 0.05; done
+until [ -e /tmp/enough ]; do echo more; sleep 0.3; dmesg | grep -q enough && touch /tmp/enough; done
+poweroff -f"""
+        script = f"mount -t tmpfs none /tmp; {script}"
+        with Guest(scratch, script, expect="full\n", config=f'tty_log_dir = "{place}"') as guest:
+            wait_until(lambda: "cannot be written: No space left on device" in guest.text(), "word of the full disk")
+            call("mount", b"none", os.fsencode(place), None, 32, b"size=8M")  # MS_REMOUNT
+            guest.ask("log", "go-on")
+            wait_until(lambda: sum(file.stat().st_size for file in place.iterdir()) > 200_000, "the log to go on")
+            guest.ask("log", "enough")
+            guest.ended(0)
+            equal(guest.text().count("cannot be written"), 1, "how often it is said")
+        text = "".join(json.loads(line)[2] for file in place.iterdir() for line in file.read_text().splitlines()[1:]
+                       if json.loads(line)[1] == "o")
+        # The kernel's own lines are among them.
+        numbers = [line for line in text.split("\r\n") if line.isdigit()]
+        check(numbers == [str(number) for number in range(1, 20001)], f"the log has {len(numbers)} lines, or others")
 
 
 if __name__ == "__main__":
