@@ -122,7 +122,9 @@ Server::End Server::run() {
     const bool ended = guest_gone_ || session_->guest_has_ended();
     if (ended) guest_has_gone();
     const bool said_all = session_->output().empty() && pending_.empty();
-    if (gone_ || (session_->is_finished() && said_all) || (ended && Clock::now() >= end_by_)) {
+    const bool finished = session_->is_finished() && said_all;
+    if (gone_ || finished || (ended && Clock::now() >= end_by_)) {
+      if (finished && !gone_ && session_->could_not_attach()) let_read();
       drop();
       if (ended) return End::GuestEnded;
       if (options_.once) return End::GdbGone;
@@ -188,6 +190,21 @@ void Server::drop() {
   connection_.reset();
   input_ = output_ = -1;
   if (was_attached) say("gdb has gone; the guest runs on.");
+}
+
+// gdb acknowledges the words of a refusal before it shows them, and shows none when that fails:
+// the connection stays until it closes, or has had its time.
+void Server::let_read() const {
+  if (!is_socket_) return;
+  ::shutdown(output_, SHUT_WR);
+  const auto by = Clock::now() + kRefusedTime;
+  std::array<char, 1024> buffer;
+  for (;;) {
+    std::array<pollfd, 2> polls{{{input_, POLLIN, 0}, {options_.stop_fd, POLLIN, 0}}};
+    const int left = milliseconds_until(by);
+    if (left <= 0 || ::poll(polls.data(), polls.size(), left) <= 0 || polls[1].revents != 0) return;
+    if (::recv(input_, buffer.data(), buffer.size(), 0) <= 0) return;
+  }
 }
 
 void Server::read_input() {

@@ -72,6 +72,7 @@ class Server {
   void accept_one();
   void begin(int input, int output);
   void drop();
+  void let_read() const;
   void read_input();
   void feed();
   bool send_some(std::string &data);

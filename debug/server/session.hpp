@@ -58,6 +58,7 @@ class Session {
   bool has_let_go() const { return let_go_; }
   // The connection can be closed once output() is sent.
   bool is_finished() const { return finished_; }
+  bool could_not_attach() const { return finished_ && !layout_; }  // gdb has been told why
   // The guest has ended, by itself or killed.
   bool guest_has_ended() const { return guest_ended_; }
 

@@ -158,5 +158,22 @@ def noise_is_survived(scratch):
         goes_on(guest)
 
 
+@test
+def the_words_of_a_second_server_are_read(scratch):
+    with Guest(scratch) as guest, Wire(guest.serve()) as first:
+        first.start()
+        with Wire(guest.serve()) as second:
+            second.send(packet(b"qSupported"))
+            got = b""
+            while True:
+                more = second.socket.recv(4096)
+                if not more:
+                    break
+                got += more
+            contains(got, "only one can", "the refusal")
+            # gdb acknowledges before it shows what it has read, and shows nothing when that fails.
+            second.socket.sendall(b"+")
+        check(first.ask(b"qC"), "the first one is served")
+
 if __name__ == "__main__":
     main()
