@@ -88,6 +88,12 @@ void CodePatches::strike(Tracee &tracee, const Patch &patch) {
   used_[*patch.entry] = false;
 }
 
+void CodePatches::note_step(Tracee &tracee, const Step &step) const {
+  if (journal_ == 0) return;
+  const std::uint64_t place = journal_ + used_.size() * sizeof(JournalEntry);
+  [[maybe_unused]] const auto written = tracee.write(place, std::as_bytes(std::span(&step, 1)));
+}
+
 void CodePatches::forget_all() {
   patches_.clear();
   journal_ = 0;

@@ -24,6 +24,13 @@ class CodePatches {
   // Where the program wants to find what is put into it (boot/debug_journal.hpp), so that it can
   // take it out by itself when this process dies; 0: nowhere. What another one has left is mended.
   void keep_journal(Tracee &tracee, std::uint64_t address);
+  // The same for a thread that is about to run a copy of an instruction elsewhere (laid out as
+  // CowbirdDebugStep); tid 0: it has done so.
+  struct Step {
+    std::uint64_t tid = 0, from = 0, place = 0, length = 0, displacement = 0, call = 0,
+                  stand_in = 0, value = 0;
+  };
+  void note_step(Tracee &tracee, const Step &step) const;
   bool at(std::uint64_t address) const { return patches_.count(address) != 0; }
   bool empty() const { return patches_.empty(); }
   // The bytes that were read from `address` on get what the program has there.

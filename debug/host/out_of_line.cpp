@@ -1,6 +1,7 @@
 #include "debug/host/out_of_line.hpp"
 
 #include <Zydis/Zydis.h>
+#include <sys/ucontext.h>
 
 #include <algorithm>
 #include <cstring>
@@ -15,14 +16,15 @@ struct StandIn {
   int code;
   ZydisRegister name;
   unsigned long long user_regs_struct::*member;
+  int saved;  // its index in a signal frame
 };
 constexpr StandIn kStandIns[] = {
-    {0, ZYDIS_REGISTER_RAX, &user_regs_struct::rax},
-    {1, ZYDIS_REGISTER_RCX, &user_regs_struct::rcx},
-    {2, ZYDIS_REGISTER_RDX, &user_regs_struct::rdx},
-    {3, ZYDIS_REGISTER_RBX, &user_regs_struct::rbx},
-    {6, ZYDIS_REGISTER_RSI, &user_regs_struct::rsi},
-    {7, ZYDIS_REGISTER_RDI, &user_regs_struct::rdi},
+    {0, ZYDIS_REGISTER_RAX, &user_regs_struct::rax, REG_RAX},
+    {1, ZYDIS_REGISTER_RCX, &user_regs_struct::rcx, REG_RCX},
+    {2, ZYDIS_REGISTER_RDX, &user_regs_struct::rdx, REG_RDX},
+    {3, ZYDIS_REGISTER_RBX, &user_regs_struct::rbx, REG_RBX},
+    {6, ZYDIS_REGISTER_RSI, &user_regs_struct::rsi, REG_RSI},
+    {7, ZYDIS_REGISTER_RDI, &user_regs_struct::rdi, REG_RDI},
 };
 
 const ZydisDecoder &decoder() {
@@ -80,12 +82,31 @@ Result<void> replace_rip(OutOfLine &out, const ZydisDecodedInstruction &instruct
   return {};
 }
 
-unsigned long long user_regs_struct::*member_of(int code) {
-  for (const StandIn &one : kStandIns) {
-    if (one.code == code) return one.member;
-  }
-  return &user_regs_struct::rax;
+const StandIn &stand_in_of(int code) {
+  const auto found = std::find_if(std::begin(kStandIns), std::end(kStandIns),
+                                  [=](const StandIn &one) { return one.code == code; });
+  return found == std::end(kStandIns) ? kStandIns[0] : *found;
 }
+
+// Notes the step in the program's journal while it lives.
+class NotedStep {
+ public:
+  NotedStep(Tracee &tracee, const CodePatches &patches, const CodePatches::Step &step)
+      : tracee_(tracee), patches_(patches), tid_(static_cast<pid_t>(step.tid)) {
+    patches_.note_step(tracee_, step);
+  }
+  ~NotedStep() {
+    if (tracee_.is_stopped(tid_)) tracee_.flush(tid_);  // it stands right before nothing is noted
+    patches_.note_step(tracee_, {});
+  }
+  NotedStep(const NotedStep &) = delete;
+  NotedStep &operator=(const NotedStep &) = delete;
+
+ private:
+  Tracee &tracee_;
+  const CodePatches &patches_;
+  pid_t tid_;
+};
 
 }  // namespace
 
@@ -108,6 +129,7 @@ Result<OutOfLine> OutOfLine::decode(std::span<const std::byte> bytes) {
       instruction.operand_count > 0 && operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
   out.branch = branch;
   out.call = category == ZYDIS_CATEGORY_CALL;
+  if (branch && immediate) out.displacement = operands[0].imm.value.s;
   out.absolute = branch && (category == ZYDIS_CATEGORY_RET || !immediate);
   // Interrupts, far branches and what the CPU only gives to the host's kernel.
   if (category == ZYDIS_CATEGORY_INTERRUPT || category == ZYDIS_CATEGORY_SYSRET ||
@@ -125,14 +147,23 @@ Result<OutOfLine> OutOfLine::decode(std::span<const std::byte> bytes) {
 }
 
 Result<OutOfLineRun> run_out_of_line(Tracee &tracee, pid_t tid, std::span<const std::byte> bytes,
-                                     std::uint64_t scratch) {
+                                     std::uint64_t scratch, const CodePatches &patches) {
   const OutOfLine plan = TRY(OutOfLine::decode(bytes));
   TRY(tracee.write(scratch, {plan.code.data(), plan.length + 1u}));
   user_regs_struct *before = tracee.change_registers(tid);
   if (before == nullptr) return Err(Errno::Srch);
   const std::uint64_t place = before->rip;
-  const auto member = member_of(plan.base_register);
+  const StandIn &stand_in = stand_in_of(plan.base_register);
+  const auto member = stand_in.member;
   const std::uint64_t saved = before->*member;
+  CodePatches::Step step{static_cast<std::uint64_t>(tid), place, scratch, plan.length};
+  step.displacement = static_cast<std::uint64_t>(plan.displacement);
+  step.call = plan.call ? 1 : 0;
+  if (plan.base_register >= 0) {
+    step.stand_in = static_cast<std::uint64_t>(stand_in.saved) + 1;
+    step.value = saved;
+  }
+  const NotedStep noted(tracee, patches, step);
   if (plan.base_register >= 0) before->*member = place + plan.length;
   before->rip = scratch;
 

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "base/result.hpp"
+#include "debug/host/code_patches.hpp"
 #include "debug/host/tracee.hpp"
 
 namespace cowbird::debug {
@@ -22,6 +23,7 @@ struct OutOfLine {
   bool branch = false;               // of any kind
   bool system_call = false;          // `syscall`: may block
   bool repeated = false;             // a string instruction with a rep prefix
+  std::int64_t displacement = 0;     // to the target of a relative branch
   // A register (0..7 as encoded) that stands in for rip in the copy's operand; -1: none.
   int base_register = -1;
 
@@ -38,13 +40,13 @@ enum class StepResult : std::uint8_t {
 
 // Runs the instruction at the thread's rip, whose own bytes are `bytes`, in the 16 bytes at
 // `scratch`, which no thread executes. Returns as soon as the instruction is done, and does not
-// wait for a system call. Inval: what is there is no instruction, or none that can run elsewhere;
-// nothing has changed.
+// wait for a system call. The journal of `patches` has it meanwhile. Inval: what is there is no
+// instruction, or none that can run elsewhere; nothing has changed.
 struct OutOfLineRun {
   StepResult result = StepResult::Done;
   TraceEvent event;  // of Signalled and Gone
 };
 Result<OutOfLineRun> run_out_of_line(Tracee &tracee, pid_t tid, std::span<const std::byte> bytes,
-                                     std::uint64_t scratch);
+                                     std::uint64_t scratch, const CodePatches &patches);
 
 }  // namespace cowbird::debug

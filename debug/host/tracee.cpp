@@ -209,19 +209,42 @@ bool Tracee::all_stopped() const {
 
 // --- waiting
 
+namespace {
+
+// For waitid(2): whatever a tracee has to say, which stays there to be said again.
+constexpr int kAnyEnd = WEXITED | WSTOPPED | WNOWAIT | __WALL;
+
+}  // namespace
+
 int Tracee::event_fd() const { return ChildSignal::fd(); }
 void Tracee::rearm() { ChildSignal::raise(); }
 void Tracee::drain() { ChildSignal::drain(); }
+
+void Tracee::settle(const siginfo_t &stop) {
+  TracedThread *thread = get(stop.si_pid);
+  if (thread == nullptr) return;
+  thread->at_int3 = false;
+  if (stop.si_code != CLD_TRAPPED || stop.si_status != SIGTRAP || !is_int3) return;
+  siginfo_t why{};
+  user_regs_struct regs;
+  const auto ask = [&](__ptrace_request request, void *data) {
+    return trace(request, stop.si_pid, 0, reinterpret_cast<std::uintptr_t>(data)) == 0;
+  };
+  if (!ask(PTRACE_GETSIGINFO, &why) || why.si_code != SI_KERNEL) return;
+  if (!ask(PTRACE_GETREGS, &regs) || !is_int3(regs.rip - 1)) return;
+  regs.rip -= 1;
+  thread->at_int3 = ask(PTRACE_SETREGS, &regs);
+}
 
 std::optional<TraceEvent> Tracee::poll() {
   int status = 0;
   while (!threads_.empty()) {
     siginfo_t info{};
-    if (::waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) != 0 ||
-        info.si_pid == 0) {
+    if (::waitid(P_ALL, 0, &info, kAnyEnd | WNOHANG) != 0 || info.si_pid == 0) {
       return std::nullopt;
     }
     if (threads_.count(info.si_pid) == 0) break;
+    settle(info);
     if (::waitpid(info.si_pid, &status, __WALL | WNOHANG) != info.si_pid) return std::nullopt;
     if (const auto event = decode(info.si_pid, status)) return event;
   }
@@ -231,6 +254,12 @@ std::optional<TraceEvent> Tracee::poll() {
     if (!thread.stopped) running.push_back(tid);
   }
   for (const pid_t tid : running) {
+    siginfo_t info{};
+    if (::waitid(P_PID, static_cast<id_t>(tid), &info, kAnyEnd | WNOHANG) != 0 ||
+        info.si_pid != tid) {
+      continue;
+    }
+    settle(info);
     if (::waitpid(tid, &status, __WALL | WNOHANG) != tid) continue;
     if (const auto event = decode(tid, status)) return event;
   }
@@ -238,6 +267,10 @@ std::optional<TraceEvent> Tracee::poll() {
 }
 
 std::optional<TraceEvent> Tracee::wait(pid_t tid) {
+  siginfo_t info{};
+  while (::waitid(P_PID, static_cast<id_t>(tid), &info, kAnyEnd) != 0 && errno == EINTR) {
+  }
+  if (info.si_pid == tid) settle(info);
   int status = 0;
   pid_t got;
   do {

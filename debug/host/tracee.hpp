@@ -58,6 +58,7 @@ struct TracedThread {
   // it waits for that, the host could not stop it.
   bool delayed = false;
   bool group_stop = false;        // stopped by job control
+  bool at_int3 = false;           // stopped by an int3 of ours, on which it stands again
   bool interrupting = false;      // an interrupt has been asked for and was not seen
   RunHow how = RunHow::Continue;  // how it was resumed last
   int signal = 0;                 // of the stop: delivered by resume() unless told otherwise
@@ -86,6 +87,11 @@ class Tracee {
   // Called for each new thread while it still stands still before its first instruction.
   std::function<void(pid_t)> on_new_thread;
 
+  // Whether an int3 of ours is there. A thread that has run into one is put back on it before its
+  // stop is taken note of: should this process be killed, it meets the int3 again and the program
+  // sees to it, instead of going on behind the first byte of an instruction.
+  std::function<bool(std::uint64_t address)> is_int3;
+
   // Called with the registers of a thread that has stopped, when they are first looked at or a
   // signal is delivered. True: it has changed them.
   std::function<bool(user_regs_struct &)> correct_registers;
@@ -112,6 +118,8 @@ class Tracee {
   // Runs a stopped thread; `signal` 0 delivers none.
   void resume(pid_t tid, RunHow how, int signal = 0);
   // The signal of the stop that resume_as_before() will deliver.
+  // Writes registers that were changed now; resume() and let_go() do it by themselves.
+  void flush(pid_t tid);
   void set_signal(pid_t tid, int signal);
   // Goes on as the last resume() said, delivering what the stop was about.
   void resume_as_before(pid_t tid);
@@ -153,8 +161,8 @@ class Tracee {
   void adopt_child(pid_t tid, bool stray);
   void end_vfork(pid_t child);
   void interrupt(TracedThread &thread);
+  void settle(const siginfo_t &stop);
   void wait_stopped(pid_t tid, std::vector<TraceEvent> &others);
-  void flush(pid_t tid);
   void forget(pid_t tid);
 
   const pid_t pid_;

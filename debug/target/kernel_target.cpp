@@ -55,6 +55,7 @@ Result<void> KernelTarget::attach() {
     if (debug_registers_.empty()) return;
     [[maybe_unused]] const auto loaded = debug_registers_.load(*tracee_, tid);
   };
+  tracee_->is_int3 = [this](std::uint64_t address) { return patches_.at(address); };
   tracee_->correct_registers = [this](user_regs_struct &regs) {
     const auto original = places_.original(regs.rip);
     if (original) regs.rip = *original;

@@ -109,7 +109,7 @@ void KernelTarget::handle_trap(pid_t host) {
   const TracedThread *thread = tracee_->find(host);
   if (!info || !regs || !thread) return;
   if (info->si_code == SI_KERNEL) {  // an int3
-    const std::uint64_t address = regs->rip - 1;
+    const std::uint64_t address = thread->at_int3 ? regs->rip : regs->rip - 1;
     const bool ours = patches_.at(address);
     std::byte there{};
     // Or it was ours until a moment ago.

@@ -317,6 +317,11 @@ void KernelTarget::sort_out(const TraceEvent &event) {
     if (is_fault(event.value)) deferred_.push_back(event);
     return;
   }
+  const TracedThread *thread = tracee_->find(event.tid);
+  if (thread && thread->at_int3) {
+    tracee_->set_signal(event.tid, 0);  // it runs into the int3 again, if that is still there
+    return;
+  }
   const auto info = tracee_->signal_info(event.tid);
   const user_regs_struct *regs = tracee_->registers(event.tid);
   if (info && regs && info->si_code == SI_KERNEL && patches_.at(regs->rip - 1)) {

@@ -127,7 +127,7 @@ StepResult KernelTarget::step_over(pid_t host) {
   bool done = false;
   if (places_.ready() && got) {
     const auto tried =
-        run_out_of_line(*tracee_, host, std::span(bytes).first(*got), places_.scratch());
+        run_out_of_line(*tracee_, host, std::span(bytes).first(*got), places_.scratch(), patches_);
     if (tried) {
       run = *tried;
       done = true;

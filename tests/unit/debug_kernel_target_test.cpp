@@ -402,6 +402,45 @@ TEST_CASE("what stands in code is in the program's journal", "[kernel_target]") 
   program.check_free();
 }
 
+// The death of a server at any moment: each of them is a process that looks at breakpoints whose
+// conditions are false.
+TEST_CASE("the program outlives servers that are killed", "[kernel_target]") {
+  Program program(false, GENERATE(true, false));
+  const auto info = program.info();
+  const std::size_t length = info.code_end - info.rip_relative;
+  for (int i = 0; i < 150; ++i) {
+    const pid_t server = ::fork();
+    REQUIRE(server >= 0);
+    if (server == 0) {
+      std::array<std::byte, 512> code;
+      if (!program->attach()) ::_exit(2);
+      [[maybe_unused]] const auto read =
+          program->read_memory(kKernelPid, info.rip_relative, std::span(code).first(length));
+      for (std::size_t at = 0; at < length;) {
+        const auto decoded = OutOfLine::decode(std::span(code).subspan(at, length - at));
+        if (!decoded) ::_exit(3);
+        // A step of a branch that is cut short is not put right.
+        if (!decoded->branch &&
+            !program->insert_breakpoint(software(info.rip_relative + at, {never()}))) {
+          ::_exit(3);
+        }
+        at += decoded->length;
+      }
+      if (!program->resume({{{kKernelPid, kAll}}})) ::_exit(4);
+      program.event(60'000);
+      ::_exit(5);
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(3000 + 137 * (i % 61)));
+    ::kill(server, SIGKILL);
+    int status = 0;
+    REQUIRE(::waitpid(server, &status, 0) == server);
+    CAPTURE(i, status);
+    REQUIRE(WIFSIGNALED(status));
+    program.check_runs();
+  }
+  program.check_free();
+}
+
 TEST_CASE("the end of a program that was killed while it stood is not kept", "[kernel_target]") {
   Program program;
   REQUIRE(program->attach());
