@@ -159,7 +159,11 @@ void end_process(Process &process) {
   reparent_children(process);
   process.zombie = true;
   process.stopped = process.stop_requested = false;
-  signal_orphaned_group(process.pgid);
+  // Only when it was the group's connection with the rest of its session.
+  if (process.parent && process.parent->pgid != process.pgid &&
+      process.parent->sid == process.sid) {
+    signal_orphaned_group(process.pgid);
+  }
   end_vfork(process);
   process.exit_wait.wake_all();
   if (notify_parent_of_exit(process)) reap_process(process);

@@ -87,10 +87,11 @@ NOISE = re.compile(r"^(\[New Thread|\[Switching to|warning: |\(No debugging symb
 
 
 def function_of(text):
-    """The name in a frame's line, without name spaces, arguments and templates."""
+    """The name in a frame's line, without name spaces, arguments and templates, and without what only those
+    see who have libc6-dbg: __GI___nanosleep is nanosleep."""
     text = re.sub(r"^\s*#\d+ +(0x\S* )?(in )?", "", text).replace("(anonymous namespace)::", "")
     name = re.split(r"[(<+]| at | from |\.\.\.", text)[0].strip()
-    return name.rsplit("::", 1)[-1]
+    return re.sub(r"^__(GI_)?_*|_impl$", "", name.rsplit("::", 1)[-1])
 
 
 def plain(line):

@@ -13,8 +13,10 @@
 The programs are found through the environment: COWBIRD (the program), COWBIRD_SOURCE (this tree) and
 COWBIRD_BUILD (the build tree); all have defaults for build/release.
 """
+import collections
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -134,6 +136,22 @@ def busybox_root(directory):
     shutil.copy(BUSYBOX, directory / "bin" / "busybox")
     (directory / "bin" / "sh").symlink_to("busybox")
     return directory
+
+
+def descriptors(pid):
+    """What the program has open, but for the processes that run guest code."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(re.sub(r"\d+", "N", os.readlink(entry)))
+        except OSError:
+            pass
+    found = collections.Counter(found)
+    # A process that runs guest code has one each of these. Those that are idle are kept, some more or less.
+    stubs = found["/memfd:cowbird-control (deleted)"]
+    found.subtract({name: stubs for name in ("/memfd:cowbird-control (deleted)", "/memfd:cowbird-orders (deleted)",
+                                             "anon_inode:[eventfd]", "anon_inode:[pidfd]")})
+    return +found
 
 
 def main():

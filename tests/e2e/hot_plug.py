@@ -13,7 +13,7 @@ import struct
 import time
 from pathlib import Path
 
-from harness import COWBIRD, LIMIT, check, equal, main, test
+from harness import COWBIRD, LIMIT, check, descriptors, equal, main, test
 from managed_guest import Guest, wait_until
 
 MAGIC = 0xCAFEBABE
@@ -205,22 +205,6 @@ class Player:
             done, text = self.ask(f"remove {device}")
             check(done or text == f"There is no {device}.", f"remove of {device}: {text!r}")
         self.known.clear()
-
-
-def descriptors(pid):
-    """What the program has open, but for the processes that run guest code."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found.append(re.sub(r"\d+", "N", os.readlink(entry)))
-        except OSError:
-            pass
-    found = collections.Counter(found)
-    # A process that runs guest code has one each of these. Those that are idle are kept, some more or less.
-    stubs = found["/memfd:cowbird-control (deleted)"]
-    found.subtract({name: stubs for name in ("/memfd:cowbird-control (deleted)", "/memfd:cowbird-orders (deleted)",
-                                             "anon_inode:[eventfd]", "anon_inode:[pidfd]")})
-    return +found
 
 
 def anonymous_memory(pid):

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from harness import COWBIRD, LIMIT, Skip, alive, check, contains, cowbird, equal, main, output_of, test
+from harness import COWBIRD, LIMIT, Skip, alive, check, contains, cowbird, descriptors, equal, main, output_of, test
 from managed_guest import Guest, wait_until
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
@@ -281,7 +281,7 @@ def proc_files_of_any_size(scratch):
 def a_thousand_reads(scratch):
     with Guest(scratch) as guest, raw_socket() as client:
         data = struct.pack("=III", MAGIC, 2, 11) + b"proc uptime".ljust(512, b"\0")
-        descriptors = len(os.listdir(f"/proc/{guest.process.pid}/fd"))
+        before = descriptors(guest.process.pid)
         for _ in range(1000):
             client.sendto(data, str(guest.directory / "mconsole"))
             text, more = b"", 1
@@ -290,7 +290,7 @@ def a_thousand_reads(scratch):
                 equal((error, length), (0, len(packet) - 12))
                 text += packet[12:-1]
             check(text.startswith(b"\n") and text.count(b".") == 2, f"uptime: {text!r}")
-        equal(len(os.listdir(f"/proc/{guest.process.pid}/fd")), descriptors, "descriptors after")
+        equal(descriptors(guest.process.pid), before, "descriptors after")
 
 
 @test

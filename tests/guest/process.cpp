@@ -203,6 +203,27 @@ TEST(orphan_goes_to_the_subreaper) {
   });
 }
 
+// POSIX, _exit(): SIGHUP and SIGCONT go to a group that the exit has made an orphaned one, not to
+// one that was so before.
+TEST(an_exit_in_an_orphaned_group_wakes_nobody) {
+  const pid_t leader = start_child([] {
+    SYS(setsid());
+    const pid_t stopped = start_child([] { raise(SIGSTOP); });
+    int status = 0;
+    CHECK_EQ(waitpid(stopped, &status, WUNTRACED), stopped);
+    CHECK(WIFSTOPPED(status));
+    CHECK_EQ(WEXITSTATUS(wait_for(start_child([] { _exit(3); }))), 3);
+    usleep(20'000);
+    CHECK_EQ(waitpid(stopped, &status, WNOHANG | WCONTINUED), 0);
+    kill(stopped, SIGKILL);
+    wait_for(stopped);
+    _exit(tap::failed ? 1 : 42);
+  });
+  const int status = wait_for(leader);
+  CHECK(WIFEXITED(status));
+  CHECK_EQ(WEXITSTATUS(status), 42);
+}
+
 TEST(orphan_goes_to_process_one) {
   auto *parent = share<volatile pid_t>();
   auto *middle_id = share<volatile pid_t>();
