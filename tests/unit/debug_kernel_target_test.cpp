@@ -426,7 +426,7 @@ TEST_CASE("the program outlives servers that are killed", "[kernel_target]") {
         }
         at += decoded->length;
       }
-      if (!program->resume({{{kKernelPid, kAll}}})) ::_exit(4);
+      program.go();
       program.event(60'000);
       ::_exit(5);
     }
