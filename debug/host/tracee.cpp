@@ -254,16 +254,21 @@ std::optional<TraceEvent> Tracee::poll() {
     if (!thread.stopped) running.push_back(tid);
   }
   for (const pid_t tid : running) {
-    siginfo_t info{};
-    if (::waitid(P_PID, static_cast<id_t>(tid), &info, kAnyEnd | WNOHANG) != 0 ||
-        info.si_pid != tid) {
-      continue;
-    }
-    settle(info);
-    if (::waitpid(tid, &status, __WALL | WNOHANG) != tid) continue;
-    if (const auto event = decode(tid, status)) return event;
+    if (const auto event = poll(tid)) return event;
   }
   return std::nullopt;
+}
+
+std::optional<TraceEvent> Tracee::poll(pid_t tid) {
+  int status = 0;
+  siginfo_t info{};
+  if (::waitid(P_PID, static_cast<id_t>(tid), &info, kAnyEnd | WNOHANG) != 0 ||
+      info.si_pid != tid) {
+    return std::nullopt;
+  }
+  settle(info);
+  if (::waitpid(tid, &status, __WALL | WNOHANG) != tid) return std::nullopt;
+  return decode(tid, status);
 }
 
 std::optional<TraceEvent> Tracee::wait(pid_t tid) {

@@ -102,6 +102,7 @@ class Tracee {
   void drain();
   // The next stop of a thread that ran, without waiting.
   std::optional<TraceEvent> poll();
+  std::optional<TraceEvent> poll(pid_t tid);  // of this one
   // The next stop of this thread; blocks.
   std::optional<TraceEvent> wait(pid_t tid);
 

@@ -140,6 +140,7 @@ class KernelTarget final : public Target, private MemoryReader {
   static std::int64_t host_now();
   static bool is_fault(int signal);
   void prepare_to_run();
+  bool step_alone();
   void interrupt_non_stop(ThreadId which);
   void stop_world();
   void hold_guest_code();
@@ -243,6 +244,7 @@ class KernelTarget final : public Target, private MemoryReader {
   static constexpr int kMadeUp = -1;
   std::map<pid_t, int> reported_;
   std::int64_t stood_since_ns_ = 0;  // host time; 0: something runs
+  std::int64_t alone_ns_ = 0;        // so long single threads have stepped since all ran
 
   bool looked_ = false;                    // the three below are of now
   std::map<pid_t, std::int64_t> carried_;  // kernel thread by vCPU host thread

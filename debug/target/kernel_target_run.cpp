@@ -58,8 +58,32 @@ Result<void> KernelTarget::resume(std::span<const ResumeAction> actions) {
                return plan.host == 0 && plan.kind != ResumeKind::Stop;
              });
   standing_ = false;
-  run_world();
+  if (!others_run || !step_alone()) run_world();
   return {};
+}
+
+// A step of one thread is done in less time than it takes to start all others and to stop them
+// again, and gdb makes hundreds of them for one `next`. So they stay where they are for as long as
+// such steps take, and get their turn when together that was kAloneNs, or when one step does not
+// end: it may wait for them. False: they are to run now.
+bool KernelTarget::step_alone() {
+  constexpr std::int64_t kAloneNs = 500'000, kOneNs = 100'000;
+  const bool one = plans_.size() == 1 && plans_[0].steps() && plans_[0].host != 0;
+  if (!one || !deferred_.empty() || !events_.empty() || alone_ns_ >= kAloneNs) return false;
+  const pid_t host = plans_[0].host;
+  hide_time();
+  looked_ = false;
+  watch_switches();
+  const std::int64_t begun = host_now();
+  go_on(host);
+  std::int64_t took = 0;
+  while (attached() && !standing_ && took < kOneNs) {
+    if (const auto event = tracee_->poll(host)) handle(*event);
+    took = host_now() - begun;
+  }
+  alone_ns_ += took;
+  if (!attached() || standing_) tracee_->rearm();
+  return standing_ || !attached();
 }
 
 // What is done before anything runs.
@@ -276,6 +300,7 @@ bool KernelTarget::is_deferred(pid_t host) const {
 }
 
 void KernelTarget::run_world() {
+  alone_ns_ = 0;
   hide_time();
   looked_ = false;
   watch_switches();

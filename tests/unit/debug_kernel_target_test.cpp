@@ -507,6 +507,35 @@ TEST_CASE("steps, ranges and the other threads", "[kernel_target]") {
   CHECK(program.count() >= round);
 }
 
+TEST_CASE("steps of one thread leave the others their turn", "[kernel_target]") {
+  Program program;
+  REQUIRE(program->attach());
+  const auto info = program.info();
+  REQUIRE(program->insert_breakpoint(software(info.fiber_work)));
+  program.go();
+  const auto tid = program.next().thread.tid;
+  REQUIRE(program->remove_breakpoint(software(info.fiber_work)));
+  const long before = program.count();
+  for (int i = 0; i < 50'000 && program.count() == before; ++i) {
+    program.step(tid, false);
+    REQUIRE(program.next().reason == StopReason::StepDone);
+  }
+  CHECK(program.count() != before);
+}
+
+TEST_CASE("a step that waits in the host does not keep the others", "[kernel_target]") {
+  Program program;
+  REQUIRE(program->attach());
+  const auto tid = program.thread_named("sleeper (host)");
+  REQUIRE(tid != 0);
+  program.step(tid, false);  // in pause(2)
+  program.check_runs();
+  program->interrupt({kKernelPid, kAll});
+  CHECK(program.next().reason == StopReason::Interrupted);
+  program->detach_all();
+  program.check_free();
+}
+
 TEST_CASE("watchpoints and hardware breakpoints, and their limits", "[kernel_target]") {
   Program program;
   REQUIRE(program->attach());
