@@ -98,6 +98,8 @@ class AddressSpace {
   virtual void flush() {}
   // The host process is gone.
   virtual bool dead() const = 0;
+  // Half a sentence for the log, after a trap Dead or once dead(): why it is gone.
+  virtual std::string end_reason() const { return "the reason is not known"; }
 };
 
 // One guest thread. Owned by its task; used by one vCPU at a time.

@@ -18,9 +18,6 @@ namespace cowbird {
 namespace {
 
 constexpr std::int64_t kCheckNs = 100 * kNsPerMs;
-// A deaf guest thread is killed after so many checks in a row, one each kCheckNs.
-constexpr unsigned kDeafChecks = 3;
-constexpr std::uint64_t kDeafRunNs = 20'000'000;
 
 constexpr std::uint16_t kUserCs = 0x33, kUserCs32 = 0x23, kUserSs = 0x2b;
 constexpr std::uint32_t kAutoDisarm = 1u << 31;
@@ -47,6 +44,8 @@ std::string read_proc(const std::string &path) {
   const ssize_t got = fd.valid() ? ::read(fd.get(), buffer.data(), buffer.size()) : 0;
   return {buffer.data(), got > 0 ? static_cast<std::size_t>(got) : 0};
 }
+
+bool is_asleep(const std::string &status) { return status.find("State:\tS") != std::string::npos; }
 
 Trap decode_fault(const stub::HostFrame &frame) {
   // A signal that the host forces for another reason (SI_KERNEL) shows the numbers of an earlier
@@ -134,7 +133,9 @@ Trap StubContext::run() {
   }
   // Any return answers the interrupts until now: the caller looks around.
   kick_.store(false);
-  if (trap.kind == TrapKind::Dead && !process_.dead()) process_.kill();
+  if (trap.kind == TrapKind::Dead && !process_.dead()) {
+    process_.kill("the host refused a thread, or what a thread told the kernel was forged");
+  }
   return trap;
 }
 
@@ -251,12 +252,13 @@ bool StubContext::wait_for_trap(SyncPoint point) {
 
 bool StubContext::sleep_for_trap(SyncPoint point) {
   __atomic_store_n(&box_->kernel_parked, 1u, __ATOMIC_SEQ_CST);
-  deaf_checks_ = 0;
+  deaf_.heard();
   while (!trapped() && !process_.dead()) {
     const std::uint64_t start = machine_.ticks();
     futex_wait_shared(&box_->to_kernel, to_kernel_, kCheckNs);
     const std::int64_t waited = machine_.ns_of(machine_.ticks() - start);
-    if (kick_.load() && waited >= kCheckNs) check_responsive(point);
+    // The answer may have come while this thread itself had no processor.
+    if (kick_.load() && waited >= kCheckNs && !trapped()) check_responsive(point);
   }
   __atomic_store_n(&box_->kernel_parked, 0u, __ATOMIC_RELAXED);
   return !process_.dead();
@@ -264,8 +266,12 @@ bool StubContext::sleep_for_trap(SyncPoint point) {
 
 void StubContext::check_responsive(SyncPoint point) {
   if (space_.orders_outstanding(point)) return;
-  const std::string base = fmt::format("/proc/{}/task/{}/", process_.pid(), host_tid_.load());
-  const std::string status = read_proc(base + "status");
+  // The orders are proven before the guest thread is told; only when the thread that executes them
+  // sleeps has it told all. So it is looked at first.
+  const std::string tasks = fmt::format("/proc/{}/task/", process_.pid());
+  const bool orders_idle = is_asleep(read_proc(fmt::format("{}{}/status", tasks, process_.pid())));
+  const std::string directory = fmt::format("{}{}/", tasks, host_tid_.load());
+  const std::string status = read_proc(directory + "status");
   const auto mask = status.find("SigBlk:\t");
   if (mask == std::string::npos) {  // no /proc
     process_.signal_thread(host_tid_, stub::kKickSignal);
@@ -273,20 +279,33 @@ void StubContext::check_responsive(SyncPoint point) {
   }
   const bool blocked =
       (std::strtoull(status.c_str() + mask + 8, nullptr, 16) & signal_bit(stub::kKickSignal)) != 0;
-  if (!blocked) {
-    deaf_checks_ = 0;
-    process_.signal_thread(host_tid_, stub::kKickSignal);
+  if (blocked) return look_at_deaf(status, directory, orders_idle);
+  deaf_.heard();
+  process_.signal_thread(host_tid_, stub::kKickSignal);
+}
+
+void StubContext::look_at_deaf(const std::string &status, const std::string &directory,
+                               bool orders_idle) {
+  const std::uint64_t ran = std::strtoull(read_proc(directory + "schedstat").c_str(), nullptr, 10);
+  // It sleeps in the handler once it has answered.
+  if (trapped()) return;
+  if (deaf_.look(is_asleep(status) && orders_idle, ran)) {
+    process_.kill("a thread of the program blocked the kernel's signal");
     return;
   }
-  // In the stub's own handler signals are blocked too, but only for moments of processor time.
-  const std::uint64_t ran = std::strtoull(read_proc(base + "schedstat").c_str(), nullptr, 10);
-  if (deaf_checks_++ == 0) deaf_since_ns_ = ran;
-  const bool asleep = status.find("State:\tS") != std::string::npos;
-  if (deaf_checks_ > kDeafChecks && (asleep || ran - deaf_since_ns_ >= kDeafRunNs)) {
-    log_notice("engine: host thread {} of a guest program blocks the kernel's signal; it is killed",
-               host_tid_.load());
-    process_.kill();
-  }
+  share_cpu();
+}
+
+// Where this thread runs, there the guest thread gets its share; and the processor's time is not
+// that of one on which everything stands still.
+void StubContext::share_cpu() {
+  const int cpu = ::sched_getcpu();
+  if (machine_.cpus() == 1 || cpu < 0 || cpu >= CPU_SETSIZE) return;
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  CPU_SET(cpu, &mask);
+  process_.set_affinity(host_tid_, &mask, sizeof mask);
+  placement_ = StubPlacement();  // the next hand-over places it anew
 }
 
 Trap StubContext::read_trap() {

@@ -7,7 +7,9 @@
 #pragma once
 
 #include <atomic>
+#include <string>
 
+#include "engine/deaf_watch.hpp"
 #include "engine/placement.hpp"
 #include "engine/platform.hpp"
 #include "engine/spin_governor.hpp"
@@ -43,6 +45,9 @@ class StubContext final : public Context {
   stub::HostFrame &frame() const;
   // Kills the stub when a guest thread has arranged not to hear interrupt().
   void check_responsive(SyncPoint point);
+  // Has the guest thread run on the caller's processor.
+  void share_cpu();
+  void look_at_deaf(const std::string &status, const std::string &directory, bool orders_idle);
 
   StubSpace &space_;
   StubProcess &process_;
@@ -65,8 +70,7 @@ class StubContext final : public Context {
   bool active_ = false;
 
   std::atomic<bool> running_{false}, kick_{false};
-  unsigned deaf_checks_ = 0;
-  std::uint64_t deaf_since_ns_ = 0;
+  DeafWatch deaf_;
 };
 
 }  // namespace cowbird

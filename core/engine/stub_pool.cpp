@@ -159,7 +159,7 @@ void StubPool::run() {
     }
   }
   // The objects stay: spaces and contexts may still name them.
-  for (auto &process : all_) process->kill();
+  for (auto &process : all_) process->kill("the guest has ended");
   for (auto &process : all_) {
     if (process->dead()) continue;
     pollfd ended{process->pid_fd(), POLLIN, 0};
@@ -204,7 +204,7 @@ void StubPool::recycle(StubProcess &process) {
       std::erase_if(all_, [&](const auto &owned) { return owned.get() == &process; });
       return;
     }
-    process.kill();
+    process.kill("nobody needs it");
   }
   process.state = StubProcess::State::Restarting;
   watch(epoll_.get(), process.event_fd(), tagged(process, 0));
@@ -222,7 +222,7 @@ void StubPool::on_event(StubProcess &process) {
         MutexLock guard(lock_);
         ++stats_.stubs_recycled;
       } else if (proven + 1 == process.await_point()) {
-        process.kill();  // execve failed; the process is of no use any more
+        process.kill("it could not execute its image anew");
       }
       break;
     case StubProcess::State::Starting:
@@ -240,7 +240,7 @@ void StubPool::on_ready(StubProcess &process) {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process.event_fd(), nullptr);
   auto tid = process.take_thread_id();
   if (!tid) {
-    process.kill();
+    process.kill("the host refused it a thread");
     return;
   }
   process.threads()[0].tid = *tid;

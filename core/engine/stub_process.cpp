@@ -212,7 +212,7 @@ Result<void> StubProcess::map_memory() {
 
 StubProcess::~StubProcess() {
   if (pid_ > 0 && !dead()) {
-    kill();
+    kill("the guest has ended");
     pollfd ended{pid_fd_.get(), POLLIN, 0};
     ::poll(&ended, 1, -1);
     reap();
@@ -418,8 +418,10 @@ bool StubProcess::pin() const {
 
 void StubProcess::unpin() const { pins_.fetch_sub(1, std::memory_order_seq_cst); }
 
-void StubProcess::kill() {
+void StubProcess::kill(const char *why) {
   if (pid_ <= 0 || !pin()) return;
+  const char *nobody = nullptr;
+  killed_because_.compare_exchange_strong(nobody, why);
   ::kill(pid_, SIGKILL);
   unpin();
 }
@@ -462,7 +464,16 @@ void StubProcess::reap() {
       end_reason_ = fmt::format("it was ended by signal {}", info.si_status);
     }
   }
+  reaped_.store(true, std::memory_order_release);
   for (unsigned slot = 0; slot < used_slots_; ++slot) wake_kernel_side(slot);
+}
+
+std::string StubProcess::end_reason() const {
+  if (const char *why = killed_because_.load()) return fmt::format("the kernel ended it: {}", why);
+  if (!dead()) return "it is still there";
+  // Only what is in the middle of reap() is waited for.
+  while (!reaped_.load(std::memory_order_acquire)) ::sched_yield();
+  return end_reason_;
 }
 
 }  // namespace cowbird

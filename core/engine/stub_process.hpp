@@ -56,8 +56,8 @@ class StubProcess {
   SyncPoint await_point() const { return await_point_; }
   // The process has ended: everybody who waits for it learns so, and its exit status is collected.
   void reap();
-  // A sentence, after reap(): how it ended.
-  const std::string &end_reason() const { return end_reason_; }
+  // Half a sentence, after kill() or once dead(): why it is gone. Any host thread.
+  std::string end_reason() const;
 
   // Orders; the owner.
   // False when the ring is full.
@@ -84,7 +84,8 @@ class StubProcess {
   void want_event(bool want);
   void drain_event();
   void raise_event();
-  void kill();
+  // `why`: for end_reason(); lives as long as the program.
+  void kill(const char *why);
   // Sends a signal to a thread of this process; does nothing when the process is gone.
   void signal_thread(int tid, int signal);
   void set_affinity(int tid, const void *mask, std::size_t bytes);
@@ -122,6 +123,8 @@ class StubProcess {
   std::atomic<unsigned> used_slots_{0};  // mailboxes that guest code may have touched
 
   std::atomic<bool> dead_{false};
+  std::atomic<bool> reaped_{false};  // end_reason_ is there
+  std::atomic<const char *> killed_because_{nullptr};
   mutable std::atomic<std::uint32_t> pins_{0};
   std::string end_reason_;
 };

@@ -33,6 +33,7 @@ class StubSpace final : public AddressSpace {
   void flush() override;
   bool synchronize(SyncPoint point) override;
   bool dead() const override { return process_.dead(); }
+  std::string end_reason() const override { return process_.end_reason(); }
 
   StubProcess &process() { return process_; }
   EngineMachine &machine() { return machine_; }

@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <vector>
 
+#include "engine/deaf_watch.hpp"
 #include "engine/order_queue.hpp"
 #include "engine/spin_governor.hpp"
 #include "engine/stub_protocol.hpp"
@@ -125,6 +126,39 @@ std::vector<Order> drain(OrderQueue &queue) {
 constexpr Prot kRw = Prot::Read | Prot::Write;
 
 }  // namespace
+
+TEST_CASE("a guest thread is deaf when it runs or sleeps, not when it waits", "[engine]") {
+  constexpr std::uint64_t kLookNs = 100'000'000;
+  DeafWatch watch;
+  SECTION("it has no processor") {
+    for (int i = 0; i < 1000; ++i) CHECK_FALSE(watch.look(false, 5000));
+  }
+  SECTION("its processor stood still, and the host counted that") {
+    CHECK_FALSE(watch.look(false, 0));
+    for (int i = 0; i < 1000; ++i) CHECK_FALSE(watch.look(false, 50 * kLookNs));
+  }
+  SECTION("it sleeps") {
+    for (unsigned i = 1; i < DeafWatch::kLooks; ++i) CHECK_FALSE(watch.look(true, 0));
+    CHECK(watch.look(true, 0));
+  }
+  SECTION("it sleeps and wakes") {
+    int looks = 1;
+    while (!watch.look(looks % 2 == 0, 0)) REQUIRE(++looks < 100);
+  }
+  SECTION("it runs") {
+    for (unsigned i = 0; i < DeafWatch::kLooks; ++i) CHECK_FALSE(watch.look(false, i * kLookNs));
+    CHECK(watch.look(false, DeafWatch::kLooks * kLookNs));
+  }
+  SECTION("it runs where many others do") {
+    std::uint64_t ran = 0;
+    while (!watch.look(false, ran)) REQUIRE((ran += 3'000'000) < 100 * kLookNs);
+  }
+  SECTION("it listens now and then") {
+    for (unsigned i = 1; i < DeafWatch::kLooks; ++i) watch.look(true, 0);
+    watch.heard();
+    CHECK_FALSE(watch.look(true, 0));
+  }
+}
 
 TEST_CASE("neighbouring orders are joined", "[engine]") {
   OrderQueue queue(10, 1000);

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <fstream>
 #include <thread>
 
 #include "engine/xstate.hpp"
@@ -340,6 +341,76 @@ TEST_CASE("an endless loop is interrupted", "[engine]") {
     CHECK(guest.run().kind == TrapKind::Interrupted);
   }
   CHECK(guest.regs().rip == kCode);
+}
+
+namespace {
+
+// Value of a line of /proc/PID/status, which serves threads too.
+std::string status_of(int tid, const std::string &key) {
+  std::ifstream file("/proc/" + std::to_string(tid) + "/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(key + ":\t")) return line.substr(key.size() + 2);
+  }
+  return "";
+}
+char state_of(int tid) {
+  const std::string state = status_of(tid, "State");
+  return state.empty() ? '?' : state[0];
+}
+
+// A signal handler that keeps its thread for as long as this is set.
+std::atomic<bool> hold{false}, held{false};
+void hold_thread(int) {
+  held = true;
+  while (hold) ::usleep(1000);
+}
+
+}  // namespace
+
+// On a busy host the guest thread may wait for a processor for long before it leaves the stub's
+// signal handler, in which signals are blocked; and the vCPU may see its answer late.
+TEST_CASE("a guest thread that waits for a processor is not taken for a deaf one", "[engine]") {
+  GuestMachine machine;
+  Guest guest(machine);
+  guest.code(kGetpid);
+  guest.code(kLoop, 16);
+  REQUIRE(guest.run().kind == TrapKind::SystemCall);
+  guest.regs().rip = kCode + 16;
+  const int tid = guest.context->host_tid();
+  struct sigaction action {
+  }, before{};
+  action.sa_handler = hold_thread;
+  REQUIRE(::sigaction(SIGUSR2, &action, &before) == 0);
+  hold = true, held = false;
+  // No processor for the guest thread, which is in the handler.
+  ::kill(tid, SIGSTOP);
+  REQUIRE(wait_until([&] { return state_of(tid) == 'T'; }));
+  std::atomic<int> vcpu{0};
+  Trap trap;
+  std::thread running([&] {
+    vcpu = ::gettid();
+    trap = guest.run();
+  });
+  CHECK(wait_until([&] { return vcpu != 0 && state_of(vcpu) == 'S'; }));
+  guest.context->interrupt();
+  std::this_thread::sleep_for(700ms);  // the vCPU has looked several times
+  // Now it is the vCPU that has none, while the guest thread goes on and answers.
+  ::pthread_kill(running.native_handle(), SIGUSR2);
+  CHECK(wait_until([] { return held.load(); }));
+  std::this_thread::sleep_for(150ms);
+  ::kill(tid, SIGCONT);
+  CHECK(wait_until(
+      [&] { return state_of(tid) == 'S' && status_of(tid, "SigPnd") == "0000000000000000"; }));
+  hold = false;
+  running.join();
+  ::sigaction(SIGUSR2, &before, nullptr);
+  CHECK(trap.kind == TrapKind::Interrupted);
+  // It lives on.
+  for (int i = 0; i < 10; ++i) {
+    std::this_thread::sleep_for(10ms);
+    guest.regs().rip = kCode;
+    REQUIRE(guest.run().kind == TrapKind::SystemCall);
+  }
 }
 
 TEST_CASE("a stub killed by the host does not hang anybody", "[engine]") {
