@@ -302,6 +302,7 @@ Session::Reply Session::kill(const Request &request) {
   SignalInfo info;
   info.signal = kSigKill;
   info.code = abi::kSI_KERNEL;
+  log_notice("Process {} ({}) is killed by its debugger.", found->pid, found->comm());
   TRY(send_signal(*found, info));
   return detach(request);
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "abi/signal.hpp"
+#include "base/log.hpp"
+#include "base/rate_limit.hpp"
 #include "proc/signal_internal.hpp"
 #include "sched/clock.hpp"
 #include "sched/scheduler.hpp"
@@ -114,6 +116,11 @@ void check_cpu_limit(Process &process, std::int64_t used) {
   if (next == 0 || used < next) return;
   const LimitPair &limit = process.limits[static_cast<std::size_t>(Limit::Cpu)];
   if (limit.hard != kNoLimit && used >= static_cast<std::int64_t>(limit.hard) * kNsPerSec) {
+    static RateLimit log_limit(10, kNsPerSec);
+    if (log_limit.pass(clock::monotonic_ns())) {
+      log_notice("Process {} ({}) is killed: it used more processor time than RLIMIT_CPU allows.",
+                 process.pid, process.comm());
+    }
     send_to_process(process, kSigKill);
     return;
   }

@@ -1,6 +1,7 @@
 // The OOM killer: when no page frame is left, the process that uses most ends.
 #include "abi/signal.hpp"
 #include "base/log.hpp"
+#include "base/rate_limit.hpp"
 #include "proc/proc_internal.hpp"
 #include "proc/signal_internal.hpp"
 #include "sched/clock.hpp"
@@ -29,6 +30,23 @@ std::int64_t badness(const Process &process) {
   return std::max<std::int64_t>(1, pages + task->oom_score_adj * (total / 1000));
 }
 
+// Whether a process is on its way out that still has memory; on a busy host that takes its time.
+bool somebody_ends(std::int64_t now) {
+  Ref<Process> ending;
+  for_each_process([&](Process &process) {
+    const Task *task = process.representative();
+    if (!process.zombie && process.exiting && task != nullptr && task->mm) {
+      ending = Ref<Process>(&process);
+    }
+  });
+  if (!ending) return false;
+  static RateLimit log_limit(1, 10 * kNsPerSec);
+  if (log_limit.pass(now)) {
+    log_warn("Out of memory: waiting for the end of process {} ({}).", ending->pid, ending->comm());
+  }
+  return true;
+}
+
 }  // namespace
 
 bool kill_for_memory() {
@@ -47,10 +65,7 @@ bool kill_for_memory() {
     worst_score = score;
     worst = Ref<Process>(&process);
   });
-  if (!worst) {
-    log_err("Out of memory, and there is no process left that could be killed.");
-    return false;
-  }
+  if (!worst) return somebody_ends(now);
   log_err("Out of memory: process {} ({}) is killed; it used about {} KiB.", worst->pid,
           worst->comm(), worst_score << (kPageShift - 10));
   last_victim = {worst, now};

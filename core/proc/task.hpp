@@ -285,8 +285,8 @@ void set_init_exit_hook(std::function<void(int exit_status)> hook);
 [[noreturn]] void exit_task(int status);
 // exit_group(2) and fatal signals: all tasks of the process end.
 [[noreturn]] void exit_process(int status);
-// The OOM killer: picks the task that uses most, kills it, and says so in the log. False when there
-// is none.
+// The OOM killer: picks the process that uses most, kills it, and says so in the log; or waits for
+// one that ends already. False when there is none.
 bool kill_for_memory();
 
 // What reboot(2) asks boot/ for. The hook does not return for Restart, Halt and PowerOff.

@@ -2,6 +2,7 @@
 // kernel.
 #include "abi/signal.hpp"
 #include "base/log.hpp"
+#include "base/rate_limit.hpp"
 #include "proc/itimer.hpp"
 #include "proc/proc_internal.hpp"
 #include "proc/trace.hpp"
@@ -36,6 +37,17 @@ void record_fault(Task &task, const Trap &trap, bool present) {
                           (trap.access == FaultAccess::Exec ? kFetch : 0);
 }
 
+// Nobody is left whose end would give memory back.
+void out_of_memory(Task &task) {
+  if (task.process->unkillable) {
+    panic("Out of memory: process 1 ({}) needs more, and there is no process that could be killed.",
+          task.comm);
+  }
+  log_err("Out of memory: process {} ({}) is killed, as there is no other one that could be.",
+          task.process->pid, task.comm);
+  fault_signal(task, kSigKill, abi::kSI_KERNEL, 0);
+}
+
 void serve_fault(Task &task, const Trap &trap) {
   for (;;) {
     switch (task.mm->handle_fault(trap.address, trap.access)) {
@@ -56,10 +68,9 @@ void serve_fault(Task &task, const Trap &trap) {
         fault_signal(task, kSigBus, abi::kBUS_ADRERR, trap.address);
         return;
       case FaultOutcome::OutOfMemory:
-        if (!kill_for_memory()) {
-          fault_signal(task, kSigKill, abi::kSI_KERNEL, 0);
-          return;
-        }
+        // Who ends already gives its memory back by itself.
+        if (task.killed) return;
+        if (!kill_for_memory()) return out_of_memory(task);
         if (task.killed) return;
         (void)sleep_until(clock::monotonic_ns() + kMemoryWaitNs, SleepMode::Killable,
                           "out_of_memory");
@@ -97,6 +108,16 @@ void serve_syscall(Task &task, const Trap &trap) {
   dispatch_syscall(task);
 }
 
+// Hostile programs die of this at will, so it must not fill the log; but process 1's death is told.
+void log_lost_host_process(const Task &task) {
+  static RateLimit limit(10, kNsPerSec);
+  const auto missed = limit.pass(clock::monotonic_ns());
+  if (!missed && task.process->pid != 1) return;
+  if (missed.value_or(0) > 0) log_warn("{} more programs have lost their host process.", *missed);
+  log_warn("Process {} ({}) dies, as the host process behind it is gone: {}.", task.process->pid,
+           task.comm, task.mm->host().end_reason());
+}
+
 void serve(Task &task, const Trap &trap) {
   switch (trap.kind) {
     case TrapKind::SystemCall:
@@ -114,7 +135,7 @@ void serve(Task &task, const Trap &trap) {
       task.regs().orig_rax = ~0ull;
       return;
     case TrapKind::Dead:
-      log_warn("The host process behind {}[{}] is gone; the process dies.", task.comm, task.tid);
+      log_lost_host_process(task);
       exit_process(kSigKill);
   }
 }

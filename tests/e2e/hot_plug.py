@@ -200,8 +200,9 @@ class Player:
         """Ends the load, and takes all devices away."""
         equal(self.ask("config ssl20=null"), (True, ""), "the sign to end")
         wait_until(lambda: f"load {number} ended" in guest.text(), f"the end of load {number}")
-        names = [f"con{n}" for n in range(1, 6)] + [f"ssl{n}" for n in (*range(8), 21, 20)]
-        for device in names + [f"ubd{unit}" for unit in "bcdefg"]:
+        names = [f"con{n}" for n in range(1, 6)] + [f"ssl{n}" for n in range(8)]
+        # The sign goes last: then the guest looks what it has.
+        for device in names + [f"ubd{unit}" for unit in "bcdefg"] + ["ssl21", "ssl20"]:
             done, text = self.ask(f"remove {device}")
             check(done or text == f"There is no {device}.", f"remove of {device}: {text!r}")
         self.known.clear()

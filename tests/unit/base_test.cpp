@@ -6,6 +6,7 @@
 #include "base/host_process.hpp"
 #include "base/list.hpp"
 #include "base/log.hpp"
+#include "base/rate_limit.hpp"
 #include "base/ref.hpp"
 #include "base/result.hpp"
 #include "base/unique_fd.hpp"
@@ -95,6 +96,18 @@ TEST_CASE("the log keeps lines in order, splits at newlines and drops the oldest
   CHECK(log_first_sequence() > first);
   CHECK(log_read(0)->sequence == log_first_sequence());
   CHECK(log_tail(2)[1].text == "fill 4999");
+}
+
+TEST_CASE("messages that a guest provokes are limited, and what is left out is counted") {
+  RateLimit limit(3, 1000);
+  for (int i = 0; i < 3; ++i) CHECK(limit.pass(5) == 0u);
+  for (int i = 0; i < 7; ++i) CHECK_FALSE(limit.pass(10));
+  CHECK(limit.pass(1001) == 7u);
+  CHECK_FALSE(limit.pass(1002));
+  // A long silence gives no more than the burst.
+  CHECK(limit.pass(1'000'000) == 1u);
+  for (int i = 0; i < 2; ++i) CHECK(limit.pass(1'000'000) == 0u);
+  CHECK_FALSE(limit.pass(1'000'000));
 }
 
 TEST_CASE("what the host says about a process") {
