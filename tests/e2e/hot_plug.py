@@ -10,6 +10,7 @@ import re
 import select
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -281,6 +282,53 @@ def a_thousand_actions_under_load(scratch):
         except BaseException as failure:
             raise AssertionError(f"COWBIRD_SEED={SEED}: {failure}\nThe last requests: {player.history}\n"
                                  f"The guest: {guest.process.poll()}, {guest.text()[-2000:]}") from failure
+
+
+@test
+def the_same_devices_from_several_sides(scratch):
+    """Operators who change the same devices at the same moment get an answer each, and the last one holds."""
+    images = [scratch / f"same{n}.img" for n in range(2)]
+    for image in images:
+        with open(image, "wb") as file:
+            file.truncate(1 << 20)
+    requests = ["config con1=pts", "config con1=null", "remove con1", "config con1", "config con1=nothing",
+                f"config ubdd={images[0]}", f"config ubddr={images[1]}", "remove ubdd", "config ubdd",
+                "config mem-=4M", "config mem=32M", "config mem=28M", "config mem", "devices",
+                "config ssl=pts", "config ssl3=null,pts", "remove ssl3", f"config ssl3=unix:{scratch}/same.sock"]
+    script = "while :; do for i in /dev/ubdd /dev/tty1 /dev/ttyS3; do true < $i; done 2> /dev/null; done"
+    with Guest(scratch, script, config='memory = "32M"\nvcpus = 2', log="warning") as guest:
+        first = Console(guest)
+        # A default cannot be taken away again, so it is there before the count.
+        equal(first.ask("config ssl=null"), (True, ""))
+        before = descriptors(guest.process.pid)
+        failures = []
+
+        def operate(seed):
+            try:
+                console, chosen = Console(guest), random.Random(seed)
+                for _ in range(200):
+                    done, text = console.ask(chosen.choice(requests))
+                    check(done or text.strip(), "refused without a word")
+            except BaseException as failure:
+                failures.append(f"{type(failure).__name__}: {failure}")
+
+        threads = [threading.Thread(target=operate, args=(SEED * 100 + n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        check(not failures, failures)
+        for request, there in ((f"config ubdd={images[0]}", str(images[0])), ("config con1=null", "null"),
+                               ("config ssl3=null", "null"), ("config mem=32M", "32M")):
+            wait_until(lambda: first.ask(request)[0], request)  # the guest may have it open  # noqa: B023
+            equal(first.ask(request.split("=")[0]), (True, there), request)
+        for device in ("ubdd", "con1", "ssl3"):
+            wait_until(lambda: first.ask(f"remove {device}")[0], f"remove {device}")  # noqa: B023
+        equal(first.ask("config ssl=null"), (True, ""))
+        same(lambda: descriptors(guest.process.pid), before, "descriptors of the program")
+        equal(guest.text(), "up\n", "what the guest says")
+        equal(first.ask("halt"), (True, ""))
+        guest.ended(0)
 
 
 if __name__ == "__main__":

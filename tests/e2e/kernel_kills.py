@@ -93,6 +93,22 @@ def memory_for_others_while_somebody_eats(scratch):
 
 
 @test
+def memory_is_taken_from_busy_programs(scratch):
+    """As much as there is, and a word about the rest; nobody is killed for it."""
+    script = ("for i in 1 2 3 4; do (while :; do sleep 0.02; done) & done\n"
+              "echo ready; wait; echo ended")
+    with Guest(scratch, script, config='memory = "64M"\nvcpus = 2', log="warning", expect="ready") as guest:
+        for _ in range(10):
+            contains(guest.ask("config", "mem-=63M", status=1), "of 63M could be taken; the guest has ")
+            contains(guest.ask("config", "mem-=63M", status=1), "63M cannot be taken from it.")
+            equal(guest.ask("config", "mem+=4M"), "OK\n")
+            equal(guest.ask("config", "mem=64M"), "OK\n")
+            equal(guest.ask("config", "mem=20M"), "OK\n")
+            equal(guest.ask("config", "mem=64M"), "OK\n")
+        check("Out of memory" not in guest.text() and "ended" not in guest.text(), guest.text())
+
+
+@test
 def the_limit_of_processor_time(scratch):
     script = "(ulimit -t 1; trap '' XCPU; while :; do :; done); echo ended $?; sleep 1000"
     with Guest(scratch, script, expect="ended") as guest:
