@@ -188,7 +188,7 @@ void LineDriver::add_node(std::uint32_t unit) {
 void LineDriver::drop_node(std::uint32_t unit) {
   if (default_ && unit < kDefaultNodes) return;
   if (nodes_.erase(unit) == 0) return;
-  const auto removed = devtmpfs_remove(node_of(unit));
+  const auto removed = devtmpfs_remove(node_of(unit), kNodeMode, number_of(unit));
   // The guest may have removed it by itself.
   if (!removed && !removed.is(Errno::NoEnt)) {
     log_err("{}: /dev/{} cannot be removed: {}", name_of(unit), node_of(unit),

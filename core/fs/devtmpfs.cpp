@@ -31,14 +31,12 @@ WalkContext walk() {
 
 void follow_block_device(BlockDevice &device, bool added) {
   const std::string &name = device.name();
-  Result<void> done{};
-  if (added) {
-    done = devtmpfs_add(name, static_cast<std::uint32_t>(FileType::BlockDevice) | 0660,
-                        {device.major(), device.minor()});
-  } else {
-    done = devtmpfs_remove(name);
-  }
-  if (!done) {
+  const std::uint32_t mode = static_cast<std::uint32_t>(FileType::BlockDevice) | 0660;
+  const DeviceNumber number{device.major(), device.minor()};
+  const Result<void> done =
+      added ? devtmpfs_add(name, mode, number) : devtmpfs_remove(name, mode, number);
+  // The guest may have removed it by itself.
+  if (!done && (added || !done.is(Errno::NoEnt))) {
     log_err("devtmpfs: cannot {} /dev/{}: {}", added ? "add" : "remove", name,
             errno_text(done.error()));
   }
@@ -67,7 +65,9 @@ Result<void> devtmpfs_add(std::string_view name, std::uint32_t mode, DeviceNumbe
   return make_node(walk(), name, mode, number);
 }
 
-Result<void> devtmpfs_remove(std::string_view name) { return remove_name(walk(), name); }
+Result<void> devtmpfs_remove(std::string_view name, std::uint32_t mode, DeviceNumber number) {
+  return remove_device_node(walk(), name, mode, number);
+}
 
 Result<void> devtmpfs_symlink(std::string_view name, std::string_view target) {
   return make_symlink(walk(), target, name);

@@ -21,7 +21,9 @@ Ref<SuperBlock> devtmpfs_superblock();
 // Adds or removes a node. `mode` has the type (character or block device) and the permissions.
 // Sleeps.
 Result<void> devtmpfs_add(std::string_view name, std::uint32_t mode, DeviceNumber number);
-Result<void> devtmpfs_remove(std::string_view name);
+// A guest may have put something of its own in the node's place: that stays, and NoEnt is the
+// answer.
+Result<void> devtmpfs_remove(std::string_view name, std::uint32_t mode, DeviceNumber number);
 Result<void> devtmpfs_symlink(std::string_view name, std::string_view target);
 
 // Registers null, zero, full, random, urandom and kmsg (major 1), and their nodes.

@@ -133,7 +133,11 @@ Result<Victim> find_victim(const WalkContext &walk, std::string_view name) {
 
 }  // namespace
 
-Result<void> remove_name(const WalkContext &walk, std::string_view name) {
+namespace {
+
+// `wanted` says whether the inode is the one that is to go.
+template <typename Wanted>
+Result<void> unlink_if(const WalkContext &walk, std::string_view name, const Wanted &wanted) {
   const Victim victim = TRY(find_victim(walk, name));
   if (is_dots(victim.name)) return Err(Errno::IsDir);
   Inode &directory = victim.directory.inode();
@@ -144,6 +148,7 @@ Result<void> remove_name(const WalkContext &walk, std::string_view name) {
     child = TRY(lookup_child_locked(*victim.directory.dentry, victim.name));
     if (child->negative()) return Err(Errno::NoEnt);
     inode = Ref<Inode>(child->inode());
+    if (!wanted(*inode)) return Err(Errno::NoEnt);
     if (victim.trailing_slash) {
       return Err(inode->is_directory() ? Errno::IsDir : Errno::NotDir);
     }
@@ -158,6 +163,19 @@ Result<void> remove_name(const WalkContext &walk, std::string_view name) {
   notify_inode(*inode, abi::kIN_ATTRIB);
   if (inode->nlink == 0) notify_inode(*inode, abi::kIN_DELETE_SELF);
   return {};
+}
+
+}  // namespace
+
+Result<void> remove_name(const WalkContext &walk, std::string_view name) {
+  return unlink_if(walk, name, [](const Inode &) { return true; });
+}
+
+Result<void> remove_device_node(const WalkContext &walk, std::string_view name, std::uint32_t mode,
+                                DeviceNumber device) {
+  return unlink_if(walk, name, [&](const Inode &inode) {
+    return ((inode.mode ^ mode) & abi::kS_IFMT) == 0 && inode.rdev == device;
+  });
 }
 
 Result<void> remove_directory(const WalkContext &walk, std::string_view name) {

@@ -112,7 +112,10 @@ Result<void> make_directory(const WalkContext &walk, std::string_view name, std:
 Result<void> make_symlink(const WalkContext &walk, std::string_view target, std::string_view name);
 Result<void> make_link(const WalkContext &old_walk, const Path &target, const WalkContext &new_walk,
                        std::string_view new_name);
-Result<void> remove_name(const WalkContext &walk, std::string_view name);       // unlink
+Result<void> remove_name(const WalkContext &walk, std::string_view name);  // unlink
+// The same for a device's node; NoEnt when the name is something else now. `mode`: its type counts.
+Result<void> remove_device_node(const WalkContext &walk, std::string_view name, std::uint32_t mode,
+                                DeviceNumber device);
 Result<void> remove_directory(const WalkContext &walk, std::string_view name);  // rmdir
 Result<void> rename_path(const WalkContext &old_walk, std::string_view old_name,
                          const WalkContext &new_walk, std::string_view new_name,

@@ -358,6 +358,37 @@ TEST_CASE("disks come, change and go while nobody uses them") {
   });
 }
 
+TEST_CASE("what the guest has put in the place of a node stays") {
+  with_guest([](Guest &guest) {
+    const std::string image = guest.image("disk");
+    for (const auto &[setting, device, node] :
+         {std::tuple{"ssl3=null", "ssl3", "ttyS3"}, {"ubdd=", "ubdd", "ubdd"}}) {
+      CAPTURE(device);
+      const std::string request = std::string(setting) + (setting[0] == 'u' ? image : "");
+      REQUIRE(guest.ask(request) == "OK ");
+      // A symbolic link, then another device's node, then nothing.
+      REQUIRE(remove_name(guest.walk(), node));
+      REQUIRE(make_symlink(guest.walk(), "tty0", node));
+      const auto log = log_next_sequence();
+      CHECK(guest.remove(device) == "OK ");
+      CHECK(lookup(guest.walk(), node, LookupFlag::None).ok());
+      REQUIRE(remove_name(guest.walk(), node));
+      REQUIRE(guest.ask(request) == "OK ");
+      REQUIRE(remove_name(guest.walk(), node));
+      REQUIRE(make_node(guest.walk(), node, 0020666, {1, 3}));
+      CHECK(guest.remove(device) == "OK ");
+      CHECK(lookup(guest.walk(), node, LookupFlag::None).ok());
+      REQUIRE(remove_name(guest.walk(), node));
+      REQUIRE(guest.ask(request) == "OK ");
+      REQUIRE(remove_name(guest.walk(), node));
+      CHECK(guest.remove(device) == "OK ");
+      for (auto at = log; at < log_next_sequence(); ++at) {
+        CHECK(log_read(at)->level > LogLevel::Err);
+      }
+    }
+  });
+}
+
 TEST_CASE("memory goes back to the host and comes again as zeroes") {
   with_guest([](Guest &guest) {
     CHECK(guest.ask("mem") == "OK 64M");
