@@ -7,6 +7,7 @@
 
 #include "fs/procfs_internal.hpp"
 #include "mm/user_access.hpp"
+#include "proc/proc_internal.hpp"
 #include "sched/clock.hpp"
 #include "syscall/syscall.hpp"
 #include "tty/tty.hpp"
@@ -585,7 +586,7 @@ class TaskDirectory final : public PseudoInode {
   Ref<Process> process_;
 };
 
-class ProcessDirectory final : public PseudoDirectory {
+class ProcessDirectory final : public PseudoDirectory, public ProcessInode {
  public:
   ProcessDirectory(SuperBlock &sb, std::uint64_t number, Subject subject, PseudoEntries entries)
       : PseudoDirectory(sb, number, std::move(entries)), subject_(std::move(subject)) {
@@ -603,6 +604,11 @@ class ProcessDirectory final : public PseudoDirectory {
     const Subject subject = subject_;
     static_cast<PseudoInode &>(*inode).set_exists([subject] { return subject.alive(); });
     return inode;
+  }
+
+  // A thread's directory, task/TID, stands for no process.
+  Ref<Process> process_of_inode() const override {
+    return subject_.thread ? Ref<Process>() : subject_.process;
   }
 
  private:

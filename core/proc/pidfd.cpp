@@ -33,4 +33,10 @@ Ref<Process> process_of_pidfd(File &file) {
   return pid_file != nullptr ? pid_file->process() : Ref<Process>();
 }
 
+Ref<Process> process_of_pidfd_or_directory(File &file) {
+  if (Ref<Process> process = process_of_pidfd(file)) return process;
+  auto *directory = dynamic_cast<ProcessInode *>(file.inode.get());
+  return directory != nullptr ? directory->process_of_inode() : Ref<Process>();
+}
+
 }  // namespace cowbird

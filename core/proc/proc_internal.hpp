@@ -53,7 +53,18 @@ void fill_random(std::span<std::byte> bytes);
 
 // A pidfd of a process, not installed yet.
 Ref<File> make_pidfd(Ref<Process> process, std::uint32_t flags);
+// An inode that stands for a process: the directory /proc/PID.
+class ProcessInode {
+ public:
+  virtual Ref<Process> process_of_inode() const = 0;
+
+ protected:
+  ~ProcessInode() = default;
+};
+
 // The process of a pidfd; nullptr when the file is none.
 Ref<Process> process_of_pidfd(File &file);
+// The same for calls that also take the open directory /proc/PID, as pidfd_send_signal(2) does.
+Ref<Process> process_of_pidfd_or_directory(File &file);
 
 }  // namespace cowbird

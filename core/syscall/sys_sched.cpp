@@ -25,6 +25,12 @@ Result<Ref<Task>> task_or_self(Task &task, int tid) {
   return other;
 }
 
+// As above for the calls about affinity, which only look for the number.
+Result<Ref<Task>> affinity_target(Task &task, int tid) {
+  if (tid < 0) return Err(Errno::Srch);
+  return task_or_self(task, tid);
+}
+
 bool may_change(const Task &task, const Task &other) {
   return task.credentials.euid == other.credentials.euid ||
          task.credentials.euid == other.credentials.uid ||
@@ -219,7 +225,7 @@ SysResult sys_sched_rr_get_interval(Task &task, const SysArgs &args) {
 }
 
 SysResult sys_sched_setaffinity(Task &task, const SysArgs &args) {
-  const Ref<Task> target = TRY(task_or_self(task, args.s32(0)));
+  const Ref<Task> target = TRY(affinity_target(task, args.s32(0)));
   std::uint64_t mask = 0;
   TRY(copy_in(&mask, args.u64(2), std::min<std::uint64_t>(args.u32(1), sizeof(mask))));
   if (!may_change(task, *target)) return Err(Errno::Perm);
@@ -231,7 +237,7 @@ SysResult sys_sched_setaffinity(Task &task, const SysArgs &args) {
 SysResult sys_sched_getaffinity(Task &task, const SysArgs &args) {
   constexpr std::uint64_t kBytes = sizeof(std::uint64_t);
   if (args.u32(1) < kBytes || args.u32(1) % kBytes != 0) return Err(Errno::Inval);
-  const Ref<Task> target = TRY(task_or_self(task, args.s32(0)));
+  const Ref<Task> target = TRY(affinity_target(task, args.s32(0)));
   TRY(args.ptr<std::uint64_t>(2).write(target->affinity & present_vcpus()));
   return kBytes;
 }

@@ -282,7 +282,7 @@ SysResult sys_pidfd_send_signal(Task &task, const SysArgs &args) {
   const int signal = args.s32(1);
   if (args.u64(3) != 0 || signal < 0 || signal > kSignalCount) return Err(Errno::Inval);
   const Ref<File> file = TRY(task.files->get(args.fd(0)));
-  const Ref<Process> target = process_of_pidfd(*file);
+  const Ref<Process> target = process_of_pidfd_or_directory(*file);
   if (!target) return Err(Errno::BadF);
   SignalInfo info = user_signal(task, signal, abi::kSI_USER);
   if (args.u64(2) != 0) {

@@ -1,6 +1,7 @@
 // Processes: fork(2), vfork(2), clone(2), wait(2), exit codes, sessions and groups, orphans,
 // resource calls, prctl(2), sched(7) basics, uname(2), sysinfo(2).
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
@@ -513,6 +514,9 @@ TEST(scheduling_basics) {
   cpu_set_t none;
   CPU_ZERO(&none);
   CHECK_ERRNO(sched_setaffinity(0, sizeof none, &none), EINVAL);
+  CHECK_ERRNO(sched_getaffinity(-1, sizeof set, &set), ESRCH);
+  CHECK_ERRNO(sched_setaffinity(-1, sizeof set, &set), ESRCH);
+  CHECK_ERRNO(sched_getaffinity(-1, 1, &set), EINVAL);
   unsigned cpu = 9999;
   SYS(syscall(SYS_getcpu, &cpu, nullptr, nullptr));
   CHECK(cpu < CPU_SETSIZE && CPU_ISSET(cpu, &set));
@@ -562,6 +566,44 @@ TEST(kill_checks_its_arguments) {
   CHECK_EQ(kill(getpid(), 0), 0);
   CHECK_ERRNO(syscall(SYS_tgkill, getpid(), 999'999, SIGTERM), ESRCH);
   CHECK_ERRNO(syscall(SYS_tgkill, -1, getpid(), SIGTERM), EINVAL);
+}
+
+// A child that waits to be ended by a signal.
+pid_t start_sleeper() {
+  return start_child([] {
+    for (;;) pause();
+  });
+}
+
+TEST(pidfd_sends_signals_and_tells_of_the_end) {
+  const pid_t child = start_sleeper();
+  const int fd = static_cast<int>(OPTIONAL(syscall(SYS_pidfd_open, child, 0)));
+  CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+  pollfd poller = {fd, POLLIN, 0};
+  CHECK_EQ(poll(&poller, 1, 0), 0);
+  CHECK_EQ(syscall(SYS_pidfd_send_signal, fd, 0, nullptr, 0), 0);
+  CHECK_ERRNO(syscall(SYS_pidfd_send_signal, fd, 65, nullptr, 0), EINVAL);
+  CHECK_EQ(syscall(SYS_pidfd_send_signal, fd, SIGTERM, nullptr, 0), 0);
+  CHECK_EQ(poll(&poller, 1, -1), 1);
+  const int status = wait_for(child);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+  CHECK_ERRNO(syscall(SYS_pidfd_send_signal, fd, SIGTERM, nullptr, 0), ESRCH);
+}
+
+TEST(pidfd_send_signal_takes_a_directory_of_proc) {
+  const pid_t child = start_sleeper();
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d", child);
+  const int fd = static_cast<int>(SYS(open(path, O_RDONLY | O_DIRECTORY)));
+  snprintf(path, sizeof path, "/proc/%d/task/%d", child, child);
+  const int thread_fd = static_cast<int>(SYS(open(path, O_RDONLY | O_DIRECTORY)));
+  CHECK_ERRNO(syscall(SYS_pidfd_send_signal, thread_fd, SIGTERM, nullptr, 0), EBADF);
+  CHECK_ERRNO(syscall(SYS_pidfd_send_signal, open("/dev/null", O_RDONLY), SIGTERM, nullptr, 0),
+              EBADF);
+  CHECK_EQ(syscall(SYS_pidfd_send_signal, fd, SIGTERM, nullptr, 0), 0);
+  const int status = wait_for(child);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+  CHECK_ERRNO(syscall(SYS_pidfd_send_signal, fd, SIGTERM, nullptr, 0), ESRCH);
 }
 
 TEST(unknown_calls_are_enosys) {
