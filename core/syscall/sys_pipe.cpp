@@ -25,6 +25,9 @@ SysResult make_pipe_fds(Task &task, UserPtr<std::int32_t> out, std::uint32_t fla
   return Err(writer ? written.error() : writer.error());
 }
 
+constexpr std::uint32_t kSpliceFlags =
+    abi::kSPLICE_F_MOVE | abi::kSPLICE_F_NONBLOCK | abi::kSPLICE_F_MORE | abi::kSPLICE_F_GIFT;
+
 // The offset argument of splice, sendfile and copy_file_range: a guest's variable, or the file's
 // own position.
 class OffsetArgument {
@@ -121,9 +124,7 @@ SysResult sys_copy_file_range(Task &task, const SysArgs &args) {
 
 SysResult sys_splice(Task &task, const SysArgs &args) {
   const std::uint32_t flags = args.u32(5);
-  if (flags &
-      ~(abi::kSPLICE_F_MOVE | abi::kSPLICE_F_NONBLOCK | abi::kSPLICE_F_MORE | abi::kSPLICE_F_GIFT))
-    return Err(Errno::Inval);
+  if (flags & ~kSpliceFlags) return Err(Errno::Inval);
   const Ref<File> from = TRY(readable_file(task, args.fd(0)));
   const Ref<File> to = TRY(writable_file(task, args.fd(2)));
   Pipe *in = pipe_of(*from);
@@ -153,17 +154,21 @@ SysResult sys_splice(Task &task, const SysArgs &args) {
 }
 
 SysResult sys_tee(Task &task, const SysArgs &args) {
+  if (args.u32(3) & ~kSpliceFlags) return Err(Errno::Inval);
+  if (args.u64(2) == 0) return 0;
   const Ref<File> from = TRY(readable_file(task, args.fd(0)));
   const Ref<File> to = TRY(writable_file(task, args.fd(1)));
   Pipe *in = pipe_of(*from);
   Pipe *out = pipe_of(*to);
   if (!in || !out) return Err(Errno::Inval);
-  const bool nonblocking = (args.u32(3) & abi::kSPLICE_F_NONBLOCK) || from->nonblocking();
+  const bool nonblocking =
+      (args.u32(3) & abi::kSPLICE_F_NONBLOCK) || from->nonblocking() || to->nonblocking();
   return static_cast<std::int64_t>(TRY(
       splice_pipe_to_pipe(*in, *out, std::min(args.u64(2), abi::kMaxTransfer), nonblocking, true)));
 }
 
 SysResult sys_vmsplice(Task &task, const SysArgs &args) {
+  if (args.u32(3) & ~kSpliceFlags) return Err(Errno::Inval);
   const Ref<File> file = TRY(task.files->get(args.fd(0)));
   Pipe *pipe = pipe_of(*file);
   if (!pipe) return Err(Errno::BadF);

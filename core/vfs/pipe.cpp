@@ -254,7 +254,9 @@ Result<std::uint64_t> Pipe::resize(std::uint64_t bytes, const Credentials &crede
 
 class PipeFile final : public File {
  public:
-  PipeFile(Ref<Pipe> pipe, std::uint32_t flags) : File(flags), pipe_(std::move(pipe)) {
+  // `of_fifo`: no writer yet is no end of the file for a reader, as long as none has come.
+  PipeFile(Ref<Pipe> pipe, std::uint32_t flags, bool of_fifo)
+      : File(flags), pipe_(std::move(pipe)) {
     if (readable()) {
       ++pipe_->readers;
       ++pipe_->reader_opens;
@@ -263,7 +265,7 @@ class PipeFile final : public File {
       ++pipe_->writers;
       ++pipe_->writer_opens;
     }
-    writers_seen_ = readable() && pipe_->writers == 0 ? pipe_->writer_opens : ~0u;
+    writers_seen_ = of_fifo && readable() && pipe_->writers == 0 ? pipe_->writer_opens : ~0u;
   }
   ~PipeFile() override {
     if (readable() && --pipe_->readers == 0) {
@@ -311,15 +313,16 @@ namespace {
 // Inode::attached of a fifo or of an anonymous pipe.
 struct AttachedPipe {
   Ref<Pipe> pipe;
+  bool anonymous = false;
 };
 
-Ref<Pipe> attached_pipe(Inode &inode) {
+AttachedPipe &attached_pipe(Inode &inode) {
   if (!inode.attached) {
     auto attached = std::make_shared<AttachedPipe>();
     attached->pipe = make_ref<Pipe>(caller::credentials().uid);
     inode.attached = attached;
   }
-  return std::static_pointer_cast<AttachedPipe>(inode.attached)->pipe;
+  return *std::static_pointer_cast<AttachedPipe>(inode.attached);
 }
 
 }  // namespace
@@ -327,11 +330,13 @@ Ref<Pipe> attached_pipe(Inode &inode) {
 Result<PipeEnds> make_pipe(std::uint32_t flags, const Credentials &owner) {
   if (File::open_count() + 2 > File::max_open()) return Err(Errno::NFile);
   Ref<Inode> inode = make_anonymous_inode(abi::kS_IFIFO | 0600, owner);
-  Ref<Pipe> pipe = attached_pipe(*inode);
+  AttachedPipe &attached = attached_pipe(*inode);
+  attached.anonymous = true;
   PipeEnds ends;
-  ends.reader = make_ref<PipeFile>(pipe, abi::kO_RDONLY | (flags & abi::kO_NONBLOCK));
-  ends.writer =
-      make_ref<PipeFile>(pipe, abi::kO_WRONLY | (flags & (abi::kO_NONBLOCK | abi::kO_DIRECT)));
+  ends.reader =
+      make_ref<PipeFile>(attached.pipe, abi::kO_RDONLY | (flags & abi::kO_NONBLOCK), false);
+  ends.writer = make_ref<PipeFile>(
+      attached.pipe, abi::kO_WRONLY | (flags & (abi::kO_NONBLOCK | abi::kO_DIRECT)), false);
   for (const Ref<File> &end : {ends.reader, ends.writer}) {
     end->inode = inode;
     end->credentials = owner;
@@ -340,15 +345,18 @@ Result<PipeEnds> make_pipe(std::uint32_t flags, const Credentials &owner) {
 }
 
 Result<Ref<File>> open_fifo(Inode &inode, std::uint32_t flags) {
-  Ref<Pipe> pipe = attached_pipe(inode);
+  const Ref<Pipe> pipe = attached_pipe(inode).pipe;
   const std::uint32_t mode = flags & abi::kO_ACCMODE;
   const bool nonblocking = flags & abi::kO_NONBLOCK;
   if (mode == 3) return Err(Errno::Inval);
+  // Opened anew by /proc/PID/fd/N, as /dev/stdin is: its other end may have gone for good, and
+  // what it has written is still to be read.
+  if (attached_pipe(inode).anonymous) return Ref<File>(make_ref<PipeFile>(pipe, flags, false));
   if (mode == abi::kO_WRONLY && nonblocking && pipe->readers == 0) return Err(Errno::NxIo);
   // Counted before waiting: the other side's open waits for us in turn.
   const std::uint32_t readers_before = pipe->reader_opens;
   const std::uint32_t writers_before = pipe->writer_opens;
-  Ref<File> file = make_ref<PipeFile>(pipe, flags);
+  Ref<File> file = make_ref<PipeFile>(pipe, flags, true);
   pipe->open_wait.wake_all();
   if (nonblocking || mode == abi::kO_RDWR) return file;
   if (mode == abi::kO_RDONLY) {

@@ -128,14 +128,19 @@ Result<std::uint64_t> splice_from_pipe(Pipe &from, File &to, std::uint64_t &offs
   return total;
 }
 
-Result<std::uint64_t> splice_pipe_to_pipe(Pipe &from, Pipe &to, std::uint64_t bytes,
-                                          bool nonblocking, bool keep) {
+namespace {
+
+// One attempt: nothing moved and no error is the end of `from`, or a race that was lost.
+Result<std::uint64_t> move_slots_once(Pipe &from, Pipe &to, std::uint64_t bytes, bool nonblocking,
+                                      bool keep) {
   if (&from == &to) return Err(Errno::Inval);
   TRY(from.wait_readable(nonblocking));
   if (from.empty()) return std::uint64_t{0};
   TRY(to.wait_writable(nonblocking));
   SleepLock first(&from < &to ? from.mutex() : to.mutex());
   SleepLock second(&from < &to ? to.mutex() : from.mutex());
+  // Another reader, or another writer, was faster while this one waited.
+  if (from.empty() || to.full()) return std::uint64_t{0};
   const bool was_full = from.full();
   std::uint64_t total = 0;
   for (std::uint32_t i = 0; total < bytes && !to.full();) {
@@ -153,6 +158,17 @@ Result<std::uint64_t> splice_pipe_to_pipe(Pipe &from, Pipe &to, std::uint64_t by
   if (total > 0) to.wake_readers();
   if (was_full && !from.full()) from.wake_writers();
   return total;
+}
+
+}  // namespace
+
+Result<std::uint64_t> splice_pipe_to_pipe(Pipe &from, Pipe &to, std::uint64_t bytes,
+                                          bool nonblocking, bool keep) {
+  if (bytes == 0) return std::uint64_t{0};
+  for (;;) {
+    const std::uint64_t moved = TRY(move_slots_once(from, to, bytes, nonblocking, keep));
+    if (moved > 0 || (from.empty() && from.writers == 0)) return moved;
+  }
 }
 
 }  // namespace cowbird

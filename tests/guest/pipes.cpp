@@ -198,6 +198,53 @@ TEST(tee_of_proc_self_fd) {
   CHECK_STR(buffer, "via proc");
 }
 
+// A shell's `printf x | cat /dev/stdin`: the writer may be gone before the pipe is opened anew.
+TEST(pipe_opened_anew_does_not_wait_for_the_other_end) {
+  const Pipe pipe = make_pipe();
+  char path[64];
+  put(pipe.out, "left");
+  snprintf(path, sizeof path, "/proc/self/fd/%d", pipe.out);
+  close(pipe.out);
+  CHECK_ERRNO(open(path, O_WRONLY), ENOENT);
+  snprintf(path, sizeof path, "/proc/self/fd/%d", pipe.in);
+  const int again = SYS(open(path, O_RDONLY));
+  CHECK_EQ(poll_one(again, POLLIN, -1), POLLIN | POLLHUP);
+  char buffer[16] = {};
+  CHECK_EQ(read(again, buffer, 15), 4);
+  CHECK_STR(buffer, "left");
+  CHECK_EQ(poll_one(again, POLLIN, -1), POLLHUP);
+  CHECK_EQ(read(again, buffer, 15), 0);
+
+  const Pipe other = make_pipe();
+  snprintf(path, sizeof path, "/proc/self/fd/%d", other.in);
+  const int keep = SYS(open(path, O_PATH));
+  snprintf(path, sizeof path, "/proc/self/fd/%d", keep);
+  close(other.in);
+  const int writer = SYS(open(path, O_WRONLY | O_NONBLOCK));
+  signal(SIGPIPE, SIG_IGN);
+  CHECK_ERRNO(write(writer, "x", 1), EPIPE);
+}
+
+TEST(tee_copies_and_leaves) {
+  const Pipe from = make_pipe();
+  const Pipe to = make_pipe();
+  CHECK_ERRNO(tee(from.in, to.out, 100, SPLICE_F_NONBLOCK), EAGAIN);
+  CHECK_EQ(tee(from.in, to.out, 0, 0), 0);
+  CHECK_EQ(tee(-1, -1, 0, 0), 0);
+  CHECK_ERRNO(tee(from.in, to.out, 0, 0x100), EINVAL);
+  CHECK_ERRNO(tee(from.in, from.out, 1, 0), EINVAL);
+  put(from.out, "both");
+  CHECK_EQ(tee(from.in, to.out, 100, 0), 4);
+  char buffer[16] = {};
+  CHECK_EQ(read(to.in, buffer, 15), 4);
+  CHECK_STR(buffer, "both");
+  CHECK_EQ(read(from.in, buffer, 15), 4);
+  CHECK_STR(buffer, "both");
+  close(from.out);
+  CHECK_EQ(tee(from.in, to.out, 100, 0), 0);
+  CHECK_ERRNO(vmsplice(to.out, nullptr, 0, 0x100), EINVAL);
+}
+
 TEST(poll_reports_events) {
   const Pipe pipe = make_pipe();
   CHECK_EQ(poll_one(pipe.in, POLLIN), 0);
