@@ -289,6 +289,10 @@ void Session::v_attach(const Arguments &arguments) {
   if (guest_ended_) return reply_error(Errno::Srch, "The guest has ended.");
   const bool anew = !attached_;
   std::string why;
+  // A gdb that has a process twice does not recover from it.
+  if (const auto had = target_.processes(); !anew && !(pid == kKernelPid && kernel_hidden_) &&
+                                            std::find(had.begin(), had.end(), pid) != had.end())
+    return reply_error(Errno::Exist, fmt::format("Process {} is attached already.", pid));
   if (anew && !attach_target(why)) return reply_error(Errno::Io, why);
   if (pid != kKernelPid) {
     const auto done = target_.attach_process(pid);
@@ -309,6 +313,12 @@ void Session::v_attach(const Arguments &arguments) {
 
 // All was there before gdb came: gdb's `quit` leaves it running.
 void Session::q_attached(const Arguments &) { reply("1"); }
+
+// gdb's `run`, after it has killed what was there. An empty answer would have it try "R" and then
+// take the guest that has ended for a new one.
+void Session::v_run(const Arguments &) {
+  reply_error(Errno::OpNotSupp, "A guest is started by `cowbird boot` and not from gdb.");
+}
 
 // "R" has no answer. A guest cannot be started anew from here; gdb asks for the stop next.
 void Session::restart(const Arguments &) {}

@@ -103,6 +103,7 @@ class Session {
   void v_kill(const Arguments &);
   void v_attach(const Arguments &);
   void q_attached(const Arguments &);
+  void v_run(const Arguments &);
   void restart(const Arguments &);
 
   // --- session_state.cpp: threads, registers, memory
@@ -144,6 +145,7 @@ class Session {
   void resume_old(ResumeKind kind, int signal, std::optional<std::uint64_t> address);
   void resume(std::vector<ResumeAction> actions);
   void interrupt(ThreadId which);
+  std::vector<ThreadId> running(ThreadId which);
   void stop_query(const Arguments &);
   void v_stopped(const Arguments &);
   void v_ctrl_c(const Arguments &);

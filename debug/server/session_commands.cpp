@@ -38,6 +38,7 @@ struct Session::Commands {
       {"vStopped", true, "", C::kNoTarget, &S::v_stopped},
       {"vCtrlC", true, "", C::kRunning, &S::v_ctrl_c},
       {"vAttach;", false, "n", C::kStopReply | C::kNoTarget, &S::v_attach},
+      {"vRun;", false, "b", C::kNoTarget, &S::v_run},
       {"vKill;", false, "n", C::kNone, &S::v_kill},
       {"vMustReplyEmpty", true, "", C::kNoTarget, &S::must_reply_empty},
       {"vFile:", false, "b", C::kNoTarget, &S::files},

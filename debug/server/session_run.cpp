@@ -20,8 +20,6 @@ bool matches(ThreadId pattern, ThreadId id) {
          (pattern.tid == kAll || pattern.tid == id.tid);
 }
 
-bool names_one(ThreadId id) { return id.pid > 0 && id.tid > 0; }
-
 // "1", "1;3c;101": what follows the first number, or nothing when it is no such list.
 std::optional<std::vector<std::uint64_t>> numbers(std::string_view text) {
   std::vector<std::uint64_t> list;
@@ -112,7 +110,7 @@ void Session::resume(std::vector<ResumeAction> actions) {
   for (const auto &action : actions) {
     if (action.kind != ResumeKind::Stop)
       runs = true;
-    else if (!names_one(action.thread) || !stopped_.contains(action.thread))
+    else
       interrupt(action.thread);
   }
   std::erase_if(stopped_, [&](ThreadId id) {
@@ -131,7 +129,27 @@ void Session::resume(std::vector<ResumeAction> actions) {
   reply_stop({.thread = current_, .reason = StopReason::Interrupted, .signal = SIGINT});
 }
 
-void Session::interrupt(ThreadId which) { target_.interrupt(which); }
+// In non-stop mode a thread that gdb takes for stopped is not asked again: it would stop anew as
+// soon as it goes on.
+void Session::interrupt(ThreadId which) {
+  if (!non_stop_) return target_.interrupt(which);
+  bool kernel = false;
+  changed();
+  for (const auto id : running(which)) {
+    if (id.pid == kKernelPid && which.tid == kAll)
+      kernel = true;
+    else
+      target_.interrupt(id);
+  }
+  if (kernel) target_.interrupt({kKernelPid, kAll});
+}
+
+std::vector<ThreadId> Session::running(ThreadId which) {
+  std::vector<ThreadId> list;
+  for (const auto &thread : threads())
+    if (matches(which, thread.id) && !stopped_.contains(thread.id)) list.push_back(thread.id);
+  return list;
+}
 
 void Session::v_ctrl_c(const Arguments &) {
   interrupt({kAll, kAll});

@@ -17,6 +17,9 @@ namespace {
 constexpr const char *kStuck =
     "The guest kernel is stopped in the middle of its work, so it cannot do this for one of its "
     "programs. Let it run on (continue, then ^C).";
+constexpr const char *kStanding =
+    "The guest kernel stands still in non-stop mode, so it cannot do this for one of its programs. "
+    "Let it run on (continue -a &).";
 constexpr const char *kNoRegisters =
     "A guest process has no debug registers, since its threads change their host threads and the "
     "kernel writes its memory past them: use software breakpoints (break) and software "
@@ -179,10 +182,14 @@ Result<void> GuestTarget::make_ready(std::string &why) {
     return Err(Errno::Busy);
   }
   if (standing_ == Standing::HardByChoice) {
+    if (non_stop_) {  // gdb would not learn that its threads run
+      why = kStanding;
+      return Err(Errno::Busy);
+    }
     ResumeAction all;
     all.thread = {kKernelPid, kAll};
     TRY(kernel_.resume(std::span(&all, 1)));
-    standing_ = non_stop_ ? Standing::No : Standing::Soft;
+    standing_ = Standing::Soft;
   }
   if (standing_ != Standing::Soft || frozen_ || !user_) return {};
   preparing_ = true;

@@ -104,6 +104,14 @@ void KernelTarget::find_own_breakpoints() {
   }
 }
 
+// A fault is met anew by the instruction that made it, if that is still what the thread executes
+// next. The return of a function that gdb has called is such a fault, and then it is not.
+bool KernelTarget::comes_again(pid_t host, int signal) {
+  if (signal != SIGSEGV && signal != SIGBUS && signal != SIGILL && signal != SIGFPE) return false;
+  const auto info = tracee_->signal_info(host);
+  return info && info->si_code > 0;  // the host's own, and not sent by anybody
+}
+
 void KernelTarget::detach_all() {
   if (!tracee_) return;
   stop_world();
@@ -117,7 +125,7 @@ void KernelTarget::detach_all() {
     }
   }
   for (const auto &[host, signal] : reported_) {
-    tracee_->set_signal(host, signal == kMadeUp ? 0 : signal);
+    tracee_->set_signal(host, signal == kMadeUp || comes_again(host, signal) ? 0 : signal);
   }
   for (const auto &[tid, thread] : tracee_->threads()) tracee_->registers(tid);  // off our places
   patches_.remove_all(*tracee_);

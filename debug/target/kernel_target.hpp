@@ -156,6 +156,7 @@ class KernelTarget final : public Target, private MemoryReader {
   Plan *plan_of(std::int64_t tid);
   Result<void> add_plan(const ResumeAction &action);
   Result<void> give_signal(const ResumeAction &action);
+  bool comes_again(pid_t host, int signal);
   Result<void> resume_non_stop(std::span<const ResumeAction> actions);
   void hold(std::int64_t tid);
   void report(pid_t host, StopEvent event);
