@@ -96,14 +96,20 @@ Answer proc_command(const std::string &name) {
   auto fs = make_ref<FsContext>();
   fs->root = Path(mount, mount->root);
   fs->cwd = fs->root;
-  // Names are taken below /proc, whether or not they begin with a slash; nothing leads out of it.
-  const auto file = open_path(WalkContext{*fs, Credentials::kernel(), fs->root}, name,
-                              abi::kO_RDONLY | abi::kO_NONBLOCK, 0);
+  // Names are taken below /proc, whether or not they begin with a slash.
+  const WalkContext walk{*fs, Credentials::kernel(), fs->root};
+  const auto path = lookup(walk, name, LookupFlag::Follow);
+  if (!path) {
+    return Answer::error(fmt::format("Failed to open file: {}", errno_text(path.error())));
+  }
+  // Before it is opened: the links of a process (self/fd/0) lead to terminals, pipes and devices,
+  // whose drivers open and read for a task of the guest, which we are not.
+  const Inode &inode = path->inode();
+  if (inode.is_directory()) return Answer::error("Failed to open file: Is a directory");
+  if (!inode.is_regular()) return Answer::error("Failed to open file: It is no regular file");
+  const auto file = open_resolved(*path, abi::kO_RDONLY | abi::kO_NONBLOCK, Credentials::kernel());
   if (!file) {
     return Answer::error(fmt::format("Failed to open file: {}", errno_text(file.error())));
-  }
-  if ((*file)->inode && (*file)->inode->is_directory()) {
-    return Answer::error("Failed to open file: Is a directory");
   }
   auto text = read_whole(**file);
   if (!text) {

@@ -278,6 +278,20 @@ def proc_files_of_any_size(scratch):
 
 
 @test
+def proc_reads_regular_files_only(scratch):
+    # The links of a process lead to what only a task of the guest can read.
+    script = ("mount -t devtmpfs dev /dev; mkfifo /tmp/fifo; exec 3<>/tmp/fifo 4</dev/zero 5</dev/tty0; "
+              "echo ready; sleep 1000")
+    with Guest(scratch, script, expect="ready") as guest:
+        for name in ("self/fd/0", "1/fd/1", "1/fd/3", "1/fd/4", "1/fd/5", "1/root/dev/tty0", "1/root/dev/ptmx"):
+            equal(guest.ask("proc", name, status=1), "ERR Failed to open file: It is no regular file\n", name)
+        for name in ("", "/", "1", "1/cwd", "1/root/dev"):
+            check(guest.ask("proc", name, status=1).startswith("ERR "), name)
+        contains(guest.ask("proc", "1/root/init"), "#!/bin/busybox sh")
+        contains(guest.ask("proc", "self/status"), "Name:")
+
+
+@test
 def a_thousand_reads(scratch):
     with Guest(scratch) as guest, raw_socket() as client:
         data = struct.pack("=III", MAGIC, 2, 11) + b"proc uptime".ljust(512, b"\0")
