@@ -415,7 +415,7 @@ class Grammar {
       doc.options.push_back(
           {positional ? option->get_name(true) : option->get_name(false, true),
            option->get_expected_max() == 0 || positional ? "" : option->get_type_name(),
-           option->get_description(), positional});
+           option->get_description(), positional, option->get_required()});
     }
     const auto subs = app.get_subcommands([](const CLI::App *) { return true; });
     doc.leaf = subs.empty();

@@ -122,6 +122,7 @@ struct OptionDoc {
   std::string value;  // "KEY=VALUE"; empty for flags
   std::string help;
   bool positional = false;
+  bool required = false;
 };
 struct CommandDoc {
   std::string name;  // "plugin show"; empty for the program itself

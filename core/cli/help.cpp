@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cli/command_line.hpp"
+#include "mconsole/protocol.hpp"
 
 namespace cowbird::cli {
 
@@ -21,7 +22,8 @@ std::string usage(const CommandDoc &command) {
   if (!command.leaf) return text + " COMMAND";
   text += " [OPTIONS]";
   for (const auto &option : command.options) {
-    if (option.positional) text += " " + option.names;
+    if (!option.positional) continue;
+    text += option.required ? " " + option.names : " [" + option.names + "]";
   }
   if (!command.tail.empty()) text += " " + command.tail;
   return text;
@@ -86,12 +88,31 @@ std::string option_words(const OptionDoc &option) {
   return words;
 }
 
-std::string completion_case(const std::vector<CommandDoc> &commands, const CommandDoc &command) {
+// Commands whose first word is the name of a running guest.
+bool names_guest(const CommandDoc &command) {
+  return command.name == "console" || command.name == "mconsole" || command.name == "gdb" ||
+         command.name == "gdbserver";
+}
+
+// What follows the name of a guest.
+std::string words_after_guest(const std::string &command) {
+  if (command == "console") {
+    return "$(\"${COMP_WORDS[0]}\" mconsole \"$previous\" devices 2>/dev/null | "
+           "grep -oE '(con|ssl)[0-9]+') ";
+  }
   std::string words;
+  if (command == "mconsole") {
+    for (const auto &known : mconsole::commands()) words += std::string(known.name) + " ";
+  }
+  return words;
+}
+
+std::string completion_case(const std::vector<CommandDoc> &commands, const CommandDoc &command) {
+  std::string options;
   std::string files;  // options whose value is a file or folder
   for (const auto &option : command.options) {
     if (option.positional) continue;
-    words += option_words(option) + " ";
+    options += option_words(option) + " ";
     if (option.value.find("DIR") != std::string::npos ||
         option.value.find("HOST") != std::string::npos || option.value == "FILE") {
       auto names = option.names;
@@ -99,16 +120,21 @@ std::string completion_case(const std::vector<CommandDoc> &commands, const Comma
       files += (files.empty() ? "" : "|") + names;
     }
   }
+  std::string words = options;
   for (const auto *child : children(commands, command.name)) {
     words += child->name.substr(child->name.rfind(' ') + 1) + " ";
   }
   if (command.name == "completion") words += "bash ";
   if (command.name == "plugin show")
     words += "$(\"${COMP_WORDS[0]}\" plugin list --names 2>/dev/null) ";
-  if (command.name == "console") {
-    words += "$(\"${COMP_WORDS[0]}\" ls --names 2>/dev/null) ";
-  }
+  words += words_after_guest(command.name);
   std::string out = fmt::format("    \"{}\")\n      words=\"{}\"\n", command.name, words);
+  if (names_guest(command)) {
+    out += fmt::format(
+        "      [ \"$previous\" != {} ] || words=\"{} $(\"${{COMP_WORDS[0]}}\" ls --names "
+        "2>/dev/null)\"\n",
+        command.name, options);
+  }
   if (!files.empty())
     out += fmt::format("      case \"$previous\" in {}) files=1 words= ;; esac\n", files);
   if (command.name == "convert") {

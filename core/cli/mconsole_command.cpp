@@ -100,6 +100,20 @@ class Session {
   }
   bool ended() const { return ended_; }
 
+  // The names of the guest's devices now; none when it does not answer at once.
+  std::vector<std::string> devices() {
+    constexpr std::chrono::milliseconds kMoment{500};
+    std::vector<std::string> names;
+    const ClientReply reply = client_->ask("devices", std::min(patience_, kMoment));
+    if (reply.outcome != Outcome::Ok) return names;
+    for (std::string_view rest = reply.text; !rest.empty();) {
+      const std::string_view line = rest.substr(0, rest.find('\n'));
+      rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+      names.emplace_back(line.substr(0, line.find_first_of(" =")));
+    }
+    return names;
+  }
+
  private:
   int ask(const std::string &request, bool shows_success) {
     const ClientReply reply = client_->ask(request, patience_);
@@ -152,10 +166,14 @@ class Session {
   }
 
   int log_file(const std::string &name) {
+    if (name.empty()) {
+      fmt::print(err_, "cowbird: error: log -f takes the name of a file.\n");
+      return kExitUsage;
+    }
     std::ifstream file(name, std::ios::binary);
     const std::string text((std::istreambuf_iterator<char>(file)),
                            std::istreambuf_iterator<char>());
-    if (name.empty() || !file) {
+    if (!file) {
       fmt::print(err_, "cowbird: error: The file \"{}\" cannot be read: {}.\n", name,
                  std::strerror(errno));
       return kExitHostError;
@@ -198,7 +216,9 @@ std::vector<std::string> words_for(std::string_view before) {
   } else if (before.starts_with("switch ")) {
     for (const auto &guest : running_instances(completing->root())) words.push_back(guest.name);
   } else if (before.starts_with("config ") || before.starts_with("remove ")) {
-    words = {"con", "ssl", "ubd", "mem", "gdb"};
+    words = completing->devices();
+    // A new one begins so; its number follows.
+    if (before.starts_with("config ")) words.insert(words.end(), {"con", "ssl", "ubd", "gdb"});
   } else if (before.starts_with("proc ")) {
     words = {"cmdline", "cpuinfo", "interrupts", "loadavg",    "meminfo", "mounts",
              "stat",    "uptime",  "version",    "partitions", "vmstat"};
@@ -221,8 +241,11 @@ char *next_word(const char *text, int state) {
   return nullptr;
 }
 
-char **complete_words(const char *text, int, int) {
+char **complete_words(const char *text, int start, int) {
   rl_attempted_completion_over = 1;  // not the files of the host
+  // The name of a device in `config` goes on with a number or with '='.
+  const std::string_view before(rl_line_buffer, static_cast<std::size_t>(start));
+  rl_completion_append_character = before.starts_with("config ") ? '\0' : ' ';
   return rl_completion_matches(text, next_word);
 }
 

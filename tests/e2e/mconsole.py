@@ -489,6 +489,17 @@ def client_at_a_prompt(scratch):
             terminal.type("\x10\n")  # the line before
             terminal.expect("OK Linux demo")
             terminal.expect("(demo) ")
+            # A device's name is followed by what belongs to it, without a blank.
+            terminal.type("config co\t7=null\n")
+            terminal.expect("OK")
+            terminal.expect("(demo) ")
+            terminal.type("config con7\t\n")
+            terminal.expect("OK null")
+            terminal.type("remove con7\t\n")
+            terminal.expect("OK")
+            terminal.expect("(demo) ")
+            terminal.type("log -f\n")
+            terminal.expect("log -f takes the name of a file.")
             terminal.type("int\n")
             guest.ended(-signal.SIGINT)
             terminal.type("version\n")

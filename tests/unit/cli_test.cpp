@@ -248,11 +248,25 @@ TEST_CASE("help, with an example for every command") {
   }
 }
 
-TEST_CASE("completion knows commands, options and files") {
+TEST_CASE("the usage shows which words may be left out") {
+  const auto usage = [](const std::vector<std::string> &words) {
+    const auto text = run(words).out;
+    const auto at = text.find("Usage: ");
+    return text.substr(at, text.find('\n', at) - at);
+  };
+  CHECK(usage({"console", "--help"}) == "Usage: cowbird console [OPTIONS] GUEST [DEVICE]");
+  CHECK(usage({"boot", "--help"}) == "Usage: cowbird boot [OPTIONS] [FILE] [-- INIT ARGS...]");
+  CHECK(usage({"check", "--help"}) == "Usage: cowbird check [OPTIONS] FILE");
+}
+
+TEST_CASE("completion knows commands, options, files and guests") {
   const MachineFile script(bash_completion(command_docs()));
   const auto complete = [&](const std::string &words) {
     const auto command =
-        "bash -c 'source \"$1\"; shift; COMP_WORDS=(\"$@\"); "
+        "bash -c 'cowbird() { case \"$*\" in \"ls --names\") echo demo other ;; "
+        "\"mconsole demo devices\") printf \"OK con0 [open]=fd:0,fd:1\\nssl2=pts\\nmem=1M\\n\" ;; "
+        "esac; }; "
+        "source \"$1\"; shift; COMP_WORDS=(\"$@\"); "
         "COMP_CWORD=$(($# - 1)); _cowbird; echo ${COMPREPLY[@]}' - " +
         script.path.string() + " " + words;
     std::FILE *pipe = ::popen(command.c_str(), "r");
@@ -271,4 +285,13 @@ TEST_CASE("completion knows commands, options and files") {
   CHECK(complete("cowbird console --re") == "--read-only\n");
   CHECK(complete("cowbird check " + script.folder.string() + "/m") == script.path.string() + "\n");
   CHECK(complete("cowbird run -- /et") == "/etc\n");
+  // The guests that run, and what each has.
+  for (const std::string command : {"console", "mconsole", "gdb", "gdbserver"}) {
+    CHECK(complete("cowbird " + command + " d") == "demo\n");
+    CHECK(complete("cowbird " + command + " --di") == "--dir\n");
+  }
+  CHECK(complete("cowbird console demo c") == "con0\n");
+  CHECK(complete("cowbird console demo ss") == "ssl2\n");
+  CHECK(complete("cowbird mconsole demo ver") == "version\n");
+  CHECK(complete("cowbird mconsole demo sys") == "sysrq\n");
 }
