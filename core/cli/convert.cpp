@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ostream.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -56,6 +57,25 @@ std::string toml_of(std::span<const SetOption> settings, std::vector<ConfigError
   return machine_toml(root);
 }
 
+// What a machine file may not say, such as a memory of 0. Disks, interfaces and the root are for
+// the start to look at: this version, or this host, may lack what another one has.
+void check_values(std::span<const SetOption> settings, PluginCatalog &plugins,
+                  std::vector<ConfigError> &errors) {
+  constexpr std::string_view kChecked[] = {"machine.", "debug.", "console.", "serial."};
+  std::vector<SetOption> checked;
+  for (const auto &setting : settings) {
+    const bool in_section = std::ranges::any_of(kChecked, [&](std::string_view section) {
+      return setting.assignment.starts_with(section);
+    });
+    const bool of_host = setting.assignment.starts_with("machine.tty_log_");
+    if (in_section && !of_host) checked.push_back(setting);
+  }
+  std::error_code ignored;
+  const auto machine = parse_machine("", "the command line", std::filesystem::current_path(ignored),
+                                     checked, plugins);
+  errors.insert(errors.end(), machine.errors.begin(), machine.errors.end());
+}
+
 }  // namespace
 
 int convert(const ConvertArguments &arguments, const Environment &environment) {
@@ -89,6 +109,7 @@ int convert(const ConvertArguments &arguments, const Environment &environment) {
     const auto words = from_file ? split_uml_text(text, name, errors) : uml_words(arguments.words);
     auto machine = read_uml(words, environment.plugins, real_uml_host());
     errors.insert(errors.end(), machine.errors.begin(), machine.errors.end());
+    if (errors.empty()) check_values(machine.settings, environment.plugins, errors);
     if (errors.empty()) result = toml_of(machine.settings, errors);
   }
   for (const auto &problem : errors) {

@@ -156,6 +156,21 @@ def every_line_of_umls_documents_converts_or_says_why_not():
 
 
 @test
+def what_no_machine_file_may_say_is_not_converted():
+    for word, why in (("mem=0", '"memory" is 0'), ("ncpus=0", '"vcpus" is 0'), ("umid=a/b", "is no name for a machine"),
+                      ("con01=pts", '"con01" is no name for a console'), ("ssl00=null", "is no name for a serial line"),
+                      ("con9999999=pts", "is no name for a console"), ("gdb=nothing", "is no address for a gdb server")):
+        result = cowbird("convert", "--", "quiet", word)
+        equal(result.returncode, 1, f"status for {word}")
+        contains(result.stderr, f'word 2, "{word}": error: ')
+        contains(result.stderr, why)
+        equal(result.stdout, b"", "standard output")
+    # What another host may have converts all the same.
+    for word in ("tty_log_dir=/nowhere", "tty_log_fd=77", "con1=fd:77", "mconsole=notify:/nowhere", "init=/nowhere"):
+        equal(cowbird("convert", "--", word).returncode, 0, word)
+
+
+@test
 def interfaces_are_refused_where_a_guest_would_need_them():
     for line, wanted in LINES:
         if not line.startswith(NETWORK):
