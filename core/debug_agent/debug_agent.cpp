@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -63,11 +64,23 @@ Result<UniqueFd> listen_on(const std::string &path) {
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return Err(errno_from_host(errno));
   ::unlink(path.c_str());
+  // The mode of the socket before it has a name is that of its name.
+  ::fchmod(fd.get(), 0600);
   if (::bind(fd.get(), reinterpret_cast<const sockaddr *>(&address), sizeof(address)) != 0 ||
       ::listen(fd.get(), 4) != 0) {
     return Err(errno_from_host(errno));
   }
   return fd;
+}
+
+// The directory is closed to others already; this holds when somebody has opened it up.
+bool is_ours(int fd) {
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return false;
+  if (peer.uid == ::geteuid() || peer.uid == 0) return true;
+  log_warn("debug agent: user {} (process {}) was turned away", peer.uid, peer.pid);
+  return false;
 }
 
 Result<void> Agent::start(const std::string &path) {
@@ -100,7 +113,7 @@ void refuse_client(int fd) {
 
 void Agent::on_connection() {
   UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!fd.valid()) return;
+  if (!fd.valid() || !is_ours(fd.get())) return;
   if (client_.valid()) {
     refuse_client(fd.get());
     return;

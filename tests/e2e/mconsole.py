@@ -166,6 +166,17 @@ def another_user_is_refused(scratch):
             opened.chmod(0o755)
         (guest.directory / "mconsole").chmod(0o666)
         equal(foreign(), "b'Permission denied\\x00'\n")
+        # So at the sockets of the consoles and of debuggers.
+        stream = ("import os,socket,sys\nos.setgroups([]);os.setgid(65534);os.setuid(65534)\n"
+                  "s=socket.socket(socket.AF_UNIX);s.settimeout(20)\n"
+                  "try:\n s.connect(sys.argv[1]);print(s.recv(600))\nexcept OSError as e:print(e)\n")
+        for name in ("console", "debug"):
+            equal((guest.directory / name).stat().st_mode & 0o7777, 0o600, f"mode of {name}")
+            for mode, said in ((0o600, "[Errno 13] Permission denied\n"), (0o666, "b''\n")):
+                (guest.directory / name).chmod(mode)
+                result = subprocess.run([sys.executable, "-c", stream, str(guest.directory / name)], capture_output=True,
+                                        timeout=LIMIT, check=True).stdout.decode()
+                equal(result, said, f"{name} with mode {mode:o}")
         guest.uml.chmod(0o700)
 
 
