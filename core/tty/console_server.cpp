@@ -288,14 +288,24 @@ std::size_t Server::count_clients(bool closing) const {
 
 // Clients that say nothing give their place to a new one, and so do those that do not leave.
 void Server::make_room() {
-  const auto erase_first = [&](auto &&condition) {
-    const auto victim = std::ranges::find_if(clients_, condition);
-    if (victim != clients_.end()) clients_.erase(victim);
-  };
-  if (count_clients(true) >= kMaxClients) erase_first([](const Client &c) { return c.closing; });
-  if (count_clients(false) >= kMaxClients) {
-    erase_first([](const Client &c) { return !c.closing && c.tap == nullptr; });
+  if (count_clients(true) >= kMaxClients) {
+    clients_.erase(std::ranges::find_if(clients_, [](const Client &c) { return c.closing; }));
   }
+  if (count_clients(false) < kMaxClients) return;
+  // Of many who come at once some have said who they are, and only were not heard yet.
+  const auto silent = [](const Client &c) { return !c.closing && !c.gone && c.tap == nullptr; };
+  for (Client &client : clients_) {
+    if (!silent(client)) continue;
+    receive(client);
+    settle(client);
+  }
+  sweep();
+  if (count_clients(false) < kMaxClients) return;
+  const auto victim = std::ranges::find_if(clients_, silent);
+  if (victim == clients_.end()) return;
+  let_go(*victim, wire::FrameType::Refused,
+         "The connection has not said which console it is for, and another one came.");
+  settle(*victim);
 }
 
 // --- what clients say

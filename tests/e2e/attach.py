@@ -345,6 +345,19 @@ def too_many_clients(scratch):
 
 
 @test
+def who_comes_in_a_crowd_is_heard(scratch):
+    with Guest(scratch) as guest:
+        # All have said who they are before the guest looks at any of them.
+        os.kill(guest.process.pid, signal.SIGSTOP)
+        clients = [Wire(guest) for _ in range(60)]
+        os.kill(guest.process.pid, signal.SIGCONT)
+        answers = [client.frame() for client in clients]
+        equal([kind for kind, _ in answers], [WELCOME] * 32 + [REFUSED] * 28, "answers")
+        for _, why in answers[32:]:
+            contains(why, "32 clients")
+
+
+@test
 def socket_is_for_its_owner_alone(scratch):
     with Guest(scratch) as guest:
         equal(guest.socket.stat().st_mode & 0o777, 0o600, "mode of the socket")
