@@ -113,6 +113,7 @@ struct Client {
   wire::FrameReader reader;
   SendQueue queue;
   ConsoleTap *tap = nullptr;  // nullptr before Hello, and when it is being let go
+  wire::WindowSize window;    // the last that it gave the line
   bool read_only = false;
   bool closing = false;                    // let go when it has the queue and closes its side
   bool gone = false;                       // nothing can be sent; the next sweep takes it away
@@ -145,6 +146,8 @@ class Server final : public ConsoleObserver {
   void handle_frames(Client &client);
   void handle(Client &client, const wire::Frame &frame);
   void greet(Client &client, const wire::Frame &frame);
+  void set_window(Client &client, wire::WindowSize size);
+  void give_back_window(ConsoleTap &tap, wire::WindowSize left);
   std::string no_such_device(const std::string &name) const;
   void send(Client &client, const std::vector<std::byte> &frames);
   void send_more(Client &client);
@@ -372,9 +375,13 @@ void Server::greet(Client &client, const wire::Frame &frame) {
   wire::append_welcome(answer, {wire::kVersion, !tap->active(), tap->name(), guest_});
   wire::append_data(answer, tap->scrollback());
   send(client, answer);
-  if (!client.read_only && hello->window.rows != 0 && hello->window.columns != 0) {
-    tap->set_window_size(hello->window.rows, hello->window.columns);
-  }
+  set_window(client, hello->window);
+}
+
+void Server::set_window(Client &client, wire::WindowSize size) {
+  if (client.read_only || size.rows == 0 || size.columns == 0) return;
+  client.window = size;
+  client.tap->set_window_size(size.rows, size.columns);
 }
 
 std::string Server::no_such_device(const std::string &name) const {
@@ -387,9 +394,7 @@ std::string Server::no_such_device(const std::string &name) const {
 void Server::handle(Client &client, const wire::Frame &frame) {
   if (frame.type == wire::FrameType::Window) {
     const auto size = wire::parse_window(frame.payload);
-    if (size && !client.read_only && size->rows != 0 && size->columns != 0) {
-      client.tap->set_window_size(size->rows, size->columns);
-    }
+    if (size) set_window(client, *size);
     return;
   }
   if (frame.type != wire::FrameType::Data || client.read_only) {
@@ -433,6 +438,17 @@ void Server::leave_line(Client &client) {
   ConsoleTap *const tap = std::exchange(client.tap, nullptr);
   const bool held_back = std::exchange(client.deadline_ns, kNoDeadline) != kNoDeadline;
   if (tap && held_back) tap->resume_output();
+  if (tap) give_back_window(*tap, std::exchange(client.window, {}));
+}
+
+// The window that goes had its size; those who stay get theirs again, the one who came last first.
+void Server::give_back_window(ConsoleTap &tap, wire::WindowSize left) {
+  if (left.rows == 0 || !tap.has_window_size(left.rows, left.columns)) return;
+  const auto stays = std::find_if(clients_.rbegin(), clients_.rend(), [&](const Client &other) {
+    return other.tap == &tap && !other.gone && other.window.rows != 0;
+  });
+  if (stays == clients_.rend()) return tap.restore_window_size();
+  tap.set_window_size(stays->window.rows, stays->window.columns);
 }
 
 void Server::settle(Client &client) {

@@ -37,6 +37,12 @@ void ConsoleTap::set_window_size(std::uint16_t rows, std::uint16_t columns) {
   tty_set_window_size(tty_, rows, columns);
 }
 
+bool ConsoleTap::has_window_size(std::uint16_t rows, std::uint16_t columns) const {
+  return tty_.window.rows == rows && tty_.window.columns == columns;
+}
+
+void ConsoleTap::restore_window_size() { tty_.port.restore_window_size(); }
+
 void ConsoleTap::resume_output() { tty_port_writable(tty_); }
 
 std::vector<std::byte> ConsoleTap::scrollback() const {

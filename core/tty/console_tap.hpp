@@ -54,6 +54,9 @@ class ConsoleTap {
   // was. On a line that is not active it takes everything, as a cable that ends nowhere does.
   std::size_t type(std::span<const std::byte> bytes);
   void set_window_size(std::uint16_t rows, std::uint16_t columns);
+  bool has_window_size(std::uint16_t rows, std::uint16_t columns) const;
+  // Back to the size of the channel's own window, where it has one.
+  void restore_window_size();
   // Output that was held back may go on.
   void resume_output();
   std::vector<std::byte> scrollback() const;

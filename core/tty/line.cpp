@@ -114,6 +114,9 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
       [[maybe_unused]] const auto set = channel->set_window_size({rows, columns, 0, 0});
     }
   }
+  void restore_window_size() override {
+    if (open_) update_window();
+  }
 
  private:
   Channel *reader() const { return channels_.input.channel.get(); }

@@ -47,6 +47,8 @@ class TtyPort {
   virtual bool hangs_up_with_session() const { return false; }
   // The guest set another window size; ports that own the size ignore it.
   virtual void window_size_changed(std::uint16_t /*rows*/, std::uint16_t /*columns*/) {}
+  // Gives the terminal the size of the window on the other side, where there is one.
+  virtual void restore_window_size() {}
 };
 
 class Tty;

@@ -211,6 +211,42 @@ def window_size_reaches_the_guest(scratch):
 
 
 @test
+def the_window_of_those_who_stay_comes_back(scratch):
+    file = scratch / "owner.toml"
+    file.write_text('[machine]\nname = "owner"\nlog_level = "err"\n')
+    environment = {"COWBIRD_DIR": str(scratch / "owners")}
+    with Terminal([COWBIRD, "boot", file], rows=24, columns=80, environment=environment) as owner:
+        prompt_of(owner)
+
+        def attached(rows, columns):
+            terminal = Terminal([COWBIRD, "console", "owner"], rows=rows, columns=columns, environment=environment)
+            terminal.expect("leaves it")
+            return terminal
+
+        def size_is(size):
+            owner.settle()
+            owner.type("stty size\n")
+            owner.expect(f"\n{size}\r\n")
+
+        size_is("24 80")  # the owner's
+        with attached(30, 90) as first:
+            size_is("30 90")  # of who attaches
+            with attached(31, 91) as second:
+                size_is("31 91")  # of who came last
+                second.type("\x1dd")
+                second.wait()
+            size_is("30 90")  # of who stays
+            first.close()  # killed
+            size_is("24 80")  # the owner's again
+        with attached(32, 92) as third:
+            owner.resize(20, 70)
+            size_is("20 70")  # the owner's new one
+            third.type("\x1dd")
+            third.wait()
+            size_is("20 70")  # which stays
+
+
+@test
 def pipes_carry_every_byte(scratch):
     with Guest(scratch) as guest:
         wire = Wire(guest)
