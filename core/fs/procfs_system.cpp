@@ -1,6 +1,7 @@
 // The files directly below /proc that tell of the whole system.
 #include <cpuid.h>
 #include <fmt/format.h>
+#include <sys/utsname.h>
 
 #include <cstring>
 
@@ -131,6 +132,14 @@ std::string cpu_brand() {
   return std::string(view);
 }
 
+// As UML shows it: the processors are the host's, and this is what they run under.
+std::string host_uname() {
+  utsname host{};
+  ::uname(&host);  // fails only for a bad address
+  return fmt::format("{} {} {} {} {}", host.sysname, host.nodename, host.release, host.version,
+                     host.machine);
+}
+
 std::string cpu_flags() {
   struct Flag {
     unsigned leaf, reg, bit;  // reg: 0 eax, 1 ebx, 2 ecx, 3 edx
@@ -170,13 +179,14 @@ Result<std::string> text_cpuinfo() {
   if (family == 0xf) family += (one[0] >> 20) & 0xff;
   unsigned model = (one[0] >> 4) & 0xf;
   if (base_family == 6 || base_family == 0xf) model |= ((one[0] >> 16) & 0xf) << 4;
-  const std::string brand = cpu_brand(), flags = cpu_flags();
+  const std::string brand = cpu_brand(), flags = cpu_flags(), host = host_uname();
   std::string out;
   for (unsigned i = 0; i < scheduler::vcpu_count(); ++i) {
     out += fmt::format("processor\t: {}\nvendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: {}\n", i,
                        name, family, model);
-    out += fmt::format("model name\t: {}\nstepping\t: {}\nfpu\t\t: yes\nflags\t\t: {}\n\n", brand,
+    out += fmt::format("model name\t: {}\nstepping\t: {}\nfpu\t\t: yes\nflags\t\t: {}\n", brand,
                        one[0] & 0xf, flags);
+    out += fmt::format("host\t\t: {}\n\n", host);
   }
   return out;
 }

@@ -200,6 +200,7 @@ def every_command_from_umls_client(scratch):
         status, text = guest.uml_mconsole("proc", "meminfo")
         equal(status, 0)
         contains(text, "MemTotal:")
+        contains(guest.uml_mconsole("proc", "cpuinfo")[1], "host\t\t: " + " ".join(os.uname()) + "\n")
         status, text = guest.uml_mconsole("proc", "nothing")
         check(status != 0, "proc of nothing succeeds")
         contains(text, "ERR Failed to open file: No such file or directory")
