@@ -66,15 +66,14 @@ std::string LineDriver::bad_unit(std::string_view unit) const {
 
 // --- making
 
-bool LineDriver::make_side(std::uint32_t unit, const PluginSetting &setting, LineSide &side,
+bool LineDriver::make_side(const std::string &name, const PluginSetting &setting, LineSide &side,
                            std::string &error) {
   if (setting.plugin == kNoChannel) return true;
   PluginError why;
   const PluginInfo *plugin = host_.plugins.find(PluginKind::Channel, setting.plugin, why);
   if (plugin) {
     side.plugin = plugin->name;
-    side.channel =
-        host_.plugins.create_channel(*plugin, name_of(unit), setting.config, host_.events, why);
+    side.channel = host_.plugins.create_channel(*plugin, name, setting.config, host_.events, why);
   }
   if (!side.channel) error = why.message;
   return side.channel != nullptr;
@@ -85,25 +84,36 @@ std::unique_ptr<TtyLine> LineDriver::make_line(std::uint32_t unit, const LineSet
   if (setting.none()) return nullptr;
   LineChannels channels;
   channels.shared = !setting.output;
-  if (!make_side(unit, setting.input, channels.input, error)) return nullptr;
-  if (setting.output && !make_side(unit, *setting.output, channels.output, error)) return nullptr;
+  const std::string name = name_of(unit);
+  if (!make_side(name, setting.input, channels.input, error)) return nullptr;
+  if (setting.output && !make_side(name, *setting.output, channels.output, error)) return nullptr;
   auto line = std::make_unique<TtyLine>(node_of(unit), number_of(unit), std::move(channels));
-  add_console_tap(name_of(unit), line->tty());
+  add_console_tap(name, line->tty());
   return line;
 }
 
+// The setting of all others is tried with a line of its own, or whoever opens the first of them
+// would be the one to learn that it is wrong.
+bool LineDriver::can_be_made(const LineSetting &setting, std::string &error) {
+  const std::string name = fmt::format("{}*", kind_.prefix);
+  LineSide side;
+  return make_side(name, setting.input, side, error) &&
+         (!setting.output || make_side(name, *setting.output, side, error));
+}
+
 bool LineDriver::add(const LineConfig &config, std::string &error) {
-  if (config.unit == kEveryLine) {
-    default_ = config;
-    return true;
-  }
+  const bool every = config.unit == kEveryLine;
   std::string why;
-  auto line = make_line(config.unit, config, why);
-  if (!line && !why.empty()) {
+  auto line = every ? nullptr : make_line(config.unit, config, why);
+  if (every ? !can_be_made(config, why) : !line && !why.empty()) {
     error = config.where.empty() ? why : fmt::format("{}: {}", config.where, why);
     return false;
   }
-  lines_[config.unit] = {config, std::move(line)};
+  if (every) {
+    default_ = config;
+  } else {
+    lines_[config.unit] = {config, std::move(line)};
+  }
   return true;
 }
 
@@ -201,7 +211,7 @@ void LineDriver::drop_node(std::uint32_t unit) {
 DeviceReply LineDriver::configure_default(std::string_view setting) {
   std::string error;
   auto parsed = parse_line_setting(setting, host_.directory, catalog_, error, host_.xterm);
-  if (!parsed) return DeviceReply::refused(std::move(error));
+  if (!parsed || !can_be_made(*parsed, error)) return DeviceReply::refused(std::move(error));
   default_ = std::move(*parsed);
   add_default_nodes();
   return DeviceReply::done();

@@ -83,8 +83,9 @@ class LineDriver final : public DeviceDriver {
   // Null and an empty error when the setting is none.
   std::unique_ptr<TtyLine> make_line(std::uint32_t unit, const LineSetting &setting,
                                      std::string &error);
-  bool make_side(std::uint32_t unit, const PluginSetting &setting, LineSide &side,
+  bool make_side(const std::string &name, const PluginSetting &setting, LineSide &side,
                  std::string &error);
+  bool can_be_made(const LineSetting &setting, std::string &error);
   DeviceReply configure_default(std::string_view setting);
   std::string setting_now(const Entry &entry);
   Result<Ref<File>> open(DeviceNumber number, std::uint32_t flags);

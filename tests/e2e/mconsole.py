@@ -221,6 +221,7 @@ def every_command_from_umls_client(scratch):
         contains(guest.uml_mconsole("nonsense")[1], "ERR Unknown command")
         contains(guest.uml_mconsole("config", "nothing0=x")[1], "ERR")
         contains(guest.uml_mconsole("remove", "nothing0")[1], "ERR")
+        contains(guest.uml_mconsole("config", "con=fd:77")[1], "ERR con* (fd): The host file descriptor 77")
         contains(guest.uml_mconsole("halt")[1], "OK")
         guest.ended(0)
         contains(guest.text(), "System halted")

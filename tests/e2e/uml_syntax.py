@@ -265,6 +265,13 @@ def what_cannot_boot_says_so():
     result = cowbird("boot", "--uml", "con0=null ubd0=/nowhere/x.img")
     equal(result.returncode, 1, "status without the image")
     contains(result.stderr, 'word 2, "ubd0=/nowhere/x.img": ubda (file): The image /nowhere/x.img does not exist.')
+    # What is for all lines is looked at too, before the guest opens the first of them.
+    result = cowbird("boot", "--uml", "con0=null con=fd:77 init=/bin/true")
+    equal(result.returncode, 1, "status with a descriptor that is not open")
+    contains(result.stderr, 'word 2, "con=fd:77": con* (fd): The host file descriptor 77 (key "input") is not open.')
+    result = cowbird("boot", "--uml", "con0=null ssl=null,xterm xterm=emulator init=/bin/true")
+    equal(result.returncode, 1, "status with half of an emulator")
+    contains(result.stderr, '"emulator" is no terminal emulator')
     result = cowbird("boot", "--uml", "con0=null init=/nowhere")
     equal(result.returncode, 1, "status without init")
     contains(result.stderr, "/nowhere cannot be run in the guest")
