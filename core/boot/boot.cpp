@@ -35,7 +35,10 @@ namespace {
 // The signals that ask the program to go. A thread of its own waits for them, so that they work
 // even when the guest kernel hangs: it puts the host's terminal right, takes the stubs along and
 // dies of the signal, as the sender expects.
-constexpr int kDeadlySignals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT};
+constexpr int kDeadlySignals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGXCPU};
+// A guest that writes to a closed pipe of the host, or beyond the size that the host allows a file,
+// gets EPIPE or EFBIG; the kernel must not die of it.
+constexpr int kIgnoredSignals[] = {SIGPIPE, SIGXFSZ};
 
 sigset_t deadly_set() {
   sigset_t set;
@@ -58,8 +61,7 @@ void wait_for_deadly_signal() {
 void watch_deadly_signals() {
   const sigset_t set = deadly_set();
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  // A guest that writes to a closed pipe of the host gets EPIPE; the kernel must not die of it.
-  ::signal(SIGPIPE, SIG_IGN);
+  for (const int s : kIgnoredSignals) ::signal(s, SIG_IGN);
   std::thread(wait_for_deadly_signal).detach();
 }
 
@@ -82,7 +84,7 @@ std::string name_from_restart() {
   sigset_t nothing;
   ::sigemptyset(&nothing);
   ::pthread_sigmask(SIG_SETMASK, &nothing, nullptr);
-  ::signal(SIGPIPE, SIG_DFL);
+  for (const int s : kIgnoredSignals) ::signal(s, SIG_DFL);
   if (!random_name.empty()) ::setenv(kRestartName, random_name.c_str(), 1);
   ::execv(own_program(), argv.data());
   std::fprintf(stderr, "cowbird: cannot start again: %s\n", std::strerror(errno));

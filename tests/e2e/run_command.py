@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from harness import (COWBIRD, Skip, Terminal, alive, busybox_root, check, contains, cowbird, equal, main,
+from harness import (COWBIRD, LIMIT, Skip, Terminal, alive, busybox_root, check, contains, cowbird, equal, main,
                      output_of, processes_of, prompt_of, run, shell, test)
 
 
@@ -290,6 +290,14 @@ def unprivileged_users_can_run():
                              str(COWBIRD), "run", "--", "/bin/busybox", "id", "-u"],
                             capture_output=True, timeout=60, stdin=subprocess.DEVNULL, check=False, cwd="/")
     equal((result.stdout, result.returncode), (b"0\n", 0), result.stderr.decode()[-500:])
+
+
+@test
+def a_limit_on_the_size_of_files_is_an_error_with_words():
+    result = subprocess.run(["sh", "-c", 'ulimit -f 100; exec "$0" run -- /bin/true', COWBIRD], capture_output=True,
+                            timeout=LIMIT, check=False)
+    equal(result.returncode, 1, f"exit status: {result.stderr}")
+    contains(result.stderr, "memory of 128 MiB cannot be had from the host: sizing the memory file: File too large.")
 
 
 if __name__ == "__main__":
