@@ -34,6 +34,9 @@ constexpr std::size_t kMaxWaiting = 64ul * 1024 * 1024;
 // Typed bytes that the guest has not taken; standard input waits beyond that.
 constexpr std::size_t kMaxTyped = 64ul * 1024;
 
+// A guest that has not answered by then hangs, or its host is busy; a person is told.
+constexpr int kSilenceMs = 2000;
+
 // The signals that end or interest the client; it waits for them beside its descriptors.
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCONT};
 
@@ -146,6 +149,7 @@ class Session {
   void send_typed();
   void send_window();
   void say(const std::string &line);
+  std::string how_to_leave() const;
   void finish(Outcome outcome, const std::string &line);
 
   const ConsoleTarget &target_;
@@ -163,6 +167,7 @@ class Session {
   std::vector<std::byte> to_guest_;  // frames
   std::size_t sent_ = 0;             // of them
   bool welcome_ = false;
+  bool told_to_wait_ = false;
   bool window_waits_ = false;
   bool input_ended_ = false;
   bool detaching_ = false;  // as soon as what was typed has been sent
@@ -201,6 +206,12 @@ void Session::say(const std::string &line) {
   err_.flush();
 }
 
+std::string Session::how_to_leave() const {
+  if (target_.read_only) return "ctrl-c ends it";
+  if (!target_.escape.key) return "there is no key to leave it";
+  return fmt::format("{} d leaves it", target_.escape.name());
+}
+
 void Session::finish(Outcome outcome, const std::string &line) {
   if (outcome_ != Outcome::Running) return;
   outcome_ = outcome;
@@ -208,8 +219,10 @@ void Session::finish(Outcome outcome, const std::string &line) {
 }
 
 void Session::wait() {
-  const bool reads_input =
-      welcome_ && !target_.read_only && !input_ended_ && to_guest_.size() < kMaxTyped;
+  // A person can leave a guest that does not answer, as one that hangs does not. What a pipe holds
+  // is for a guest that has answered.
+  const bool reads_input = (welcome_ || terminal_) && !target_.read_only && !input_ended_ &&
+                           to_guest_.size() < kMaxTyped;
   const bool writes = written_ < waiting_.size();
   const bool reads_guest = waiting_.size() - written_ < kMaxWaiting;
   std::array<pollfd, 4> fds{{
@@ -219,10 +232,17 @@ void Session::wait() {
       {reads_input ? STDIN_FILENO : -1, POLLIN, 0},
       {writes ? out_ : -1, POLLOUT, 0},
   }};
-  if (::poll(fds.data(), fds.size(), -1) < 0 && errno != EINTR) {
+  const bool may_tell = terminal_ && !welcome_ && !told_to_wait_;
+  const int ready = ::poll(fds.data(), fds.size(), may_tell ? kSilenceMs : -1);
+  if (ready < 0 && errno != EINTR) {
     return finish(Outcome::Lost,
                   fmt::format("The terminal cannot be waited for: {}.", std::strerror(errno)));
   }
+  if (ready == 0) {
+    told_to_wait_ = true;
+    say(fmt::format("{} has not answered yet; {}.", target_.guest, how_to_leave()));
+  }
+  if (ready <= 0) return;
   if (fds[0].revents) on_signal();
   if (fds[1].revents & POLLOUT) send_typed();
   if (fds[2].revents) on_input();
@@ -280,11 +300,7 @@ void Session::on_frame(const wire::Frame &frame) {
       welcome_ = true;
       if (std::exchange(window_waits_, false)) send_window();
       if (!terminal_) return;
-      const auto leave = target_.read_only ? std::string("ctrl-c ends it")
-                         : !target_.escape.key
-                             ? std::string("there is no key to leave it")
-                             : fmt::format("{} d leaves it", target_.escape.name());
-      say(fmt::format("This is {} of {}; {}.{}", welcome->device, welcome->guest, leave,
+      say(fmt::format("This is {} of {}; {}.{}", welcome->device, welcome->guest, how_to_leave(),
                       welcome->unopened ? " The guest has not opened it yet." : ""));
       return;
     }

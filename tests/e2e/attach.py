@@ -421,6 +421,28 @@ def other_users_are_turned_away(scratch):
 
 
 @test
+def a_guest_that_does_not_answer_can_be_left(scratch):
+    with Guest(scratch) as guest:
+        os.kill(guest.process.pid, signal.SIGSTOP)
+        with guest.attach() as terminal:
+            terminal.expect("attached has not answered yet; ctrl-] d leaves it.")
+            terminal.type("\x1dd")
+            equal(terminal.wait(), 0, "exit status")
+            equal(termios.tcgetattr(terminal.master), terminal.modes, "modes of the terminal")
+        with guest.attach("--read-only") as terminal:
+            terminal.expect("attached has not answered yet; ctrl-c ends it.")
+            terminal.type("\x03")
+            equal(terminal.wait(), 0, "exit status")
+        with guest.attach() as terminal:
+            terminal.expect("has not answered yet")
+            # What was typed arrives when the guest goes on.
+            terminal.type("echo typed $((40 + 2))\n")
+            os.kill(guest.process.pid, signal.SIGCONT)
+            terminal.expect("This is con0 of attached")
+            terminal.expect("typed 42")
+
+
+@test
 def end_of_the_guest_is_told(scratch):
     with Guest(scratch) as guest, guest.shell() as terminal:
         terminal.type("poweroff\n")
