@@ -118,6 +118,35 @@ bool empty_stale(const fs::path &path, int directory, std::string &error) {
   return true;
 }
 
+// A name that random_machine_name() gives.
+bool is_random_name(std::string_view name) {
+  constexpr std::string_view kPrefix = "cowbird-";
+  return name.size() == kPrefix.size() + 6 && name.starts_with(kPrefix) &&
+         name.find_first_not_of("0123456789abcdef", kPrefix.size()) == std::string_view::npos;
+}
+
+// Nobody comes again for the directory of a guest with a random name that was killed: the next
+// guest takes it away. The caller has the lock of the root.
+void remove_orphans(const fs::path &root, int root_fd) {
+  for (const std::string &name : names_in(root).value_or(std::vector<std::string>{})) {
+    if (!is_random_name(name)) continue;
+    const UniqueFd directory(
+        ::openat(root_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    struct stat status {};
+    if (!directory.valid() || ::fstat(directory.get(), &status) != 0 ||
+        status.st_uid != ::geteuid()) {
+      continue;
+    }
+    // Where the file system has no locks a guest that runs is known by its process alone.
+    const auto pid = parse_pid(read_small(directory.get(), "pid").value_or(""));
+    if (!pid || ::kill(*pid, 0) == 0 || errno != ESRCH || owner_of(directory.get())) continue;
+    std::string ignored;
+    if (empty_stale(root / name, directory.get(), ignored)) {
+      ::unlinkat(root_fd, name.c_str(), AT_REMOVEDIR);
+    }
+  }
+}
+
 bool make_root(const fs::path &root, std::string &error) {
   fs::path part;
   for (const fs::path &step : root) {
@@ -214,6 +243,7 @@ std::unique_ptr<InstanceDirectory> InstanceDirectory::claim(const fs::path &root
   // system without locks has to do without.
   while (::flock(made->root_fd_.get(), LOCK_EX) != 0 && errno == EINTR) {
   }
+  remove_orphans(root, made->root_fd_.get());
   Opened opened = Opened::Again;
   for (int i = 0; i < kClaimAttempts && opened == Opened::Again; ++i) {
     opened = open_own(path, made->root_fd_.get(), name, made->directory_fd_, error);

@@ -132,6 +132,29 @@ TEST_CASE("what a dead guest has left is used again") {
   CHECK(text_of(path / "pid") == fmt::format("{}\n", ::getpid()));
 }
 
+TEST_CASE("what killed guests with random names have left is taken away") {
+  const Scratch scratch;
+  const auto dead = fmt::format("{}\n", dead_process());
+  const auto leave = [&](const char *name, const std::string &pid) {
+    make_file(scratch.root / name / "pid", pid);
+    make_file(scratch.root / name / "info", "");
+    make_file(scratch.root / name / "mconsole", "");
+  };
+  leave("cowbird-00ab9f", dead);
+  leave("cowbird-00ab9e", fmt::format("{}\n", ::getpid()));  // lives
+  leave("cowbird-00ab9g", dead);                             // not random
+  leave("demo", dead);
+  leave("cowbird-123456", dead);
+  make_file(scratch.root / "cowbird-123456" / "notes", "mine");
+  fs::create_directory(scratch.root / "cowbird-222222");  // being made, for all we know
+  REQUIRE(claim(scratch.root, "new"));
+  CHECK(!fs::exists(scratch.root / "cowbird-00ab9f"));
+  for (const char *name : {"cowbird-00ab9e", "cowbird-00ab9g", "demo", "cowbird-222222"}) {
+    CHECK(fs::exists(scratch.root / name));
+  }
+  CHECK(text_of(scratch.root / "cowbird-123456" / "pid") == dead);
+}
+
 TEST_CASE("a UML that runs is known by its process") {
   const Scratch scratch;
   make_file(scratch.root / "uml" / "pid", fmt::format("{}\n", ::getppid()));
