@@ -51,6 +51,7 @@ class InstanceDirectory {
   // process is dead is emptied and used again; a live one is refused: nullptr and a sentence, and
   // so is one that holds anything but files of a guest. `name` must be a valid machine name.
   // `info` goes to the file of that name, with `program` and `started` added.
+  // What dead guests with random names have left under the root is removed.
   static std::unique_ptr<InstanceDirectory> claim(const std::filesystem::path &root,
                                                   const std::string &name, InstanceInfo info,
                                                   std::string &error);
