@@ -224,6 +224,11 @@ void sysrq(const CommandLine &line, const Responder &responder) {
     return console->options.restart_now();
   }
   if (key == 'o' && sysrq_allowed(key)) return queue_end(line, responder);
+  if (key == 'c' && sysrq_allowed(key)) {
+    // Nobody is there to answer after a crash, and UML's client waits without end.
+    responder.answer(Answer::done("sysrq: Trigger a crash\n"));
+    console->server->flush(kDrain);
+  }
   if (sysrq_may_sleep(key)) {
     queue(line, responder);
     return;

@@ -273,6 +273,13 @@ def system_requests(scratch):
 
 
 @test
+def a_crash_is_answered_before_it_comes(scratch):
+    with Guest(scratch) as guest:
+        equal(guest.uml_mconsole("sysrq", "c"), (0, "OK sysrq: Trigger a crash\n\n"))
+        guest.ended(3)
+
+
+@test
 def system_requests_can_be_disabled(scratch):
     with Guest(scratch, "echo 16 > /proc/sys/kernel/sysrq; echo ready; sleep 1000", expect="ready") as guest:
         contains(guest.ask("sysrq", "m", status=1), "ERR This sysrq operation is disabled")
