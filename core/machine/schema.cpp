@@ -14,7 +14,9 @@ constexpr KeyDoc kMachineKeys[] = {
      "`_` and `.`. Two guests of one name do not run at once."},
     {"directory", "text", "`COWBIRD_DIR`, else `~/.uml`",
      "Where the run-time directories of guests are, by which `cowbird mconsole` and other programs "
-     "find them; made when it is not there."},
+     "find them; made when it is not there. What a killed guest has left is used again by the next "
+     "of "
+     "its name, or removed when the name was random."},
     {"notify", "text", "none",
      "A datagram socket of the host, bound before the guest starts, that is told when the "
      "management "
