@@ -31,6 +31,7 @@ class MemoryFile : public File {
     return std::uint64_t{0};
   }
   std::uint32_t poll(PollTable *) override { return kAlwaysReady; }
+  bool can_poll() const override { return false; }
 };
 
 Result<std::uint64_t> swallow(IovIter &from) {
@@ -91,7 +92,7 @@ class FullFile final : public ZeroFile {
   Result<void> mmap(MmapRequest &) override { return Err(Errno::NoDev); }
 };
 
-class RandomFile final : public MemoryFile {
+class RandomFile : public MemoryFile {
  public:
   using MemoryFile::MemoryFile;
   Result<std::uint64_t> read(IovIter &to, std::uint64_t &) override {
@@ -105,6 +106,13 @@ class RandomFile final : public MemoryFile {
   // The host's pool needs nothing from us; as on Linux, writing is allowed and adds no entropy that
   // counts.
   Result<std::uint64_t> write(IovIter &from, std::uint64_t &) override { return swallow(from); }
+};
+
+// /dev/random is a file that can be waited for, as Linux's is; /dev/urandom is not.
+class PollableRandomFile final : public RandomFile {
+ public:
+  using RandomFile::RandomFile;
+  bool can_poll() const override { return true; }
 };
 
 // --- kmsg: Documentation/ABI/testing/dev-kmsg
@@ -208,6 +216,7 @@ Result<Ref<File>> open_memory_device(Inode &, DeviceNumber number, std::uint32_t
     case kFullMinor:
       return Ref<File>(make_ref<FullFile>(flags));
     case kRandomMinor:
+      return Ref<File>(make_ref<PollableRandomFile>(flags));
     case kUrandomMinor:
       return Ref<File>(make_ref<RandomFile>(flags));
     case kKmsgMinor:

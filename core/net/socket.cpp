@@ -82,6 +82,8 @@ std::string Socket::describe() const {
 }
 
 Result<std::uint64_t> Socket::read(IovIter &to, std::uint64_t &) {
+  // Unlike recv(2) of nothing, this neither waits nor takes a datagram.
+  if (to.remaining() == 0) return std::uint64_t{0};
   ReceiveRequest request{.data = to, .flags = 0, .from = {}, .ancillary = {}};
   return receive(request);
 }

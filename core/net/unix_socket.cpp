@@ -392,10 +392,10 @@ Result<void> UnixSocket::shutdown(int how) {
   if (peer_ && !is_datagram()) {
     if (write_shut_) peer_->peer_gone_ = true;
     if (read_shut_) peer_->write_shut_ = true;
-    peer_->read_wait_.wake_all(kPOLLIN | kPOLLRDHUP);
+    peer_->read_wait_.wake_all(kPOLLIN | kPOLLRDHUP | kPOLLHUP);
     peer_->write_wait_.wake_all(kPOLLOUT);
   }
-  read_wait_.wake_all(kPOLLIN | kPOLLRDHUP);
+  read_wait_.wake_all(kPOLLIN | kPOLLRDHUP | kPOLLHUP);
   write_wait_.wake_all(kPOLLOUT);
   return {};
 }
@@ -692,16 +692,18 @@ std::uint32_t UnixSocket::poll(PollTable *table) {
   }
   std::uint32_t events = 0;
   if (pending_error_) events |= kPOLLERR;
+  if (at_end()) events |= kPOLLRDHUP | kPOLLIN | kPOLLRDNORM;
+  if (at_end() && write_shut_) events |= kPOLLHUP;
+  // A listener that was shut down is ready too: accept(2) would fail at once.
   if (listening_) return events | (pending_.empty() ? 0u : kPOLLIN | kPOLLRDNORM);
-  if (!queue_.empty() || at_end()) events |= kPOLLIN | kPOLLRDNORM;
-  if (at_end()) events |= kPOLLRDHUP;
+  if (!queue_.empty()) events |= kPOLLIN | kPOLLRDNORM;
   if (!is_datagram()) {
-    if ((peer_ == nullptr) || (at_end() && write_shut_)) events |= kPOLLHUP;
+    if (peer_ == nullptr) events |= kPOLLHUP;
     if (peer_ == nullptr || write_shut_ || peer_->queue_cost() * 4 <= send_buffer_) {
-      events |= kPOLLOUT | kPOLLWRNORM;
+      events |= kPOLLOUT | kPOLLWRNORM | kPOLLWRBAND;
     }
   } else if (peer_ == nullptr || has_room_at(*peer_, 1)) {
-    events |= kPOLLOUT | kPOLLWRNORM;
+    events |= kPOLLOUT | kPOLLWRNORM | kPOLLWRBAND;
   }
   return events;
 }

@@ -136,12 +136,14 @@ SysResult sys_write(Task &task, const SysArgs &args) {
 SysResult sys_readv(Task &task, const SysArgs &args) {
   const Ref<File> file = TRY(readable_file(task, args.fd(0)));
   IovIter to = TRY(read_iovec(args.u64(1), args.u64(2)));
+  if (to.remaining() == 0) return 0;
   return read_at_position(*file, to);
 }
 
 SysResult sys_writev(Task &task, const SysArgs &args) {
   const Ref<File> file = TRY(writable_file(task, args.fd(0)));
   IovIter from = TRY(read_iovec(args.u64(1), args.u64(2)));
+  if (from.remaining() == 0) return 0;
   return write_at_position(*file, from);
 }
 

@@ -6,6 +6,7 @@
 #include "abi/stat.hpp"
 #include "abi/statfs.hpp"
 #include "syscall/file_args.hpp"
+#include "vfs/dentry.hpp"
 
 namespace cowbird {
 
@@ -200,6 +201,8 @@ SysResult get_dents(Task &task, const SysArgs &args, bool is_64) {
   constexpr std::uint32_t kMostAtOnce = 64 * kKiB;
   DirentBuffer buffer(std::min(args.u32(2), kMostAtOnce), is_64);
   SleepLock locked(file->position_lock);
+  // Nothing is left in a removed directory, not even its own name.
+  if (file->path.dentry && file->path.dentry->unlinked()) return Err(Errno::NoEnt);
   const std::uint64_t start = file->position;
   TRY(file->readdir([&](std::string_view name, std::uint64_t inode, FileType type,
                         std::uint64_t next) { return buffer.add(name, inode, type, next); }));

@@ -216,8 +216,7 @@ Result<void> epoll_control(File &epoll, int operation, int fd, const Ref<File> &
                            abi::EpollEvent event) {
   auto *self = dynamic_cast<EpollFile *>(&epoll);
   if (!self || target.get() == &epoll) return Err(Errno::Inval);
-  if (target->inode && (target->inode->is_regular() || target->inode->is_directory()))
-    return Err(Errno::Perm);
+  if (!target->can_poll()) return Err(Errno::Perm);
   EpollItem *item = self->find(fd, target.get());
   switch (operation) {
     case abi::kEPOLL_CTL_ADD:

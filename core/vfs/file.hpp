@@ -69,6 +69,10 @@ class File : public RefCounted<File> {
   // The events (POLLIN ...) that are ready now; registers on `table` when it is not null. Does not
   // sleep.
   virtual std::uint32_t poll(PollTable *table);
+  // false: its readiness means nothing, and epoll does not take it (epoll_ctl(2), EPERM).
+  virtual bool can_poll() const {
+    return !inode || !(inode->is_regular() || inode->is_directory());
+  }
   // Fills `request.cache`, `max_prot` and so on for mmap of this file; NoDev when it cannot be
   // mapped.
   virtual Result<void> mmap(MmapRequest &request);

@@ -189,6 +189,14 @@ TEST(absolute_symlink_starts_at_the_root) {
   CHECK_STR(text, "absolute");
 }
 
+TEST(removed_directory_has_no_entries) {
+  SYS(mkdir("dir", 0755));
+  const int fd = static_cast<int>(SYS(open("dir", O_RDONLY | O_DIRECTORY)));
+  SYS(rmdir("dir"));
+  char buffer[256];
+  CHECK_ERRNO(syscall(SYS_getdents64, fd, buffer, sizeof buffer), ENOENT);
+}
+
 TEST(mkdir_and_rmdir) {
   umask(022);
   SYS(mkdir("dir", 0777));

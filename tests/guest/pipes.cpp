@@ -339,6 +339,19 @@ struct Epoll {
   uint64_t data = 0;
 };
 
+TEST(epoll_refuses_what_is_always_ready) {
+  const int epoll = static_cast<int>(SYS(epoll_create1(0)));
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  for (const char *path : {"/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/", "file"}) {
+    const int fd = static_cast<int>(SYS(open(path, O_RDONLY | (*path == 'f' ? O_CREAT : 0), 0600)));
+    CHECK_ERRNO(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event), EPERM);
+    pollfd poller = {fd, POLLIN | POLLOUT, 0};
+    CHECK_EQ(poll(&poller, 1, 0), 1);
+    CHECK_EQ(poller.revents, POLLIN | POLLOUT);
+  }
+}
+
 TEST(epoll_level_triggered) {
   Epoll epoll;
   const Pipe pipe = make_pipe();

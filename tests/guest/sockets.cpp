@@ -87,6 +87,41 @@ TEST(closed_peer_is_end_and_epipe) {
   CHECK_EQ(death_of([&] { (void)!write(pair.right, "x", 1); }), SIGPIPE);
 }
 
+// How a server's thread is told to end: the others shut its listener down.
+TEST(shutdown_of_a_listener_wakes_its_pollers) {
+  const int listener = static_cast<int>(OPTIONAL(socket(AF_UNIX, SOCK_STREAM, 0)));
+  const sockaddr_un address = address_of("listener");
+  SYS(bind(listener, generic(address), sizeof address));
+  SYS(listen(listener, 4));
+  pollfd poller = {listener, POLLIN | POLLOUT | POLLRDHUP, 0};
+  CHECK_EQ(poll(&poller, 1, 0), 0);
+  const pid_t child = start_child([&] {
+    sleep_ms(50);
+    SYS(shutdown(listener, SHUT_RDWR));
+  });
+  CHECK_EQ(poll(&poller, 1, -1), 1);
+  CHECK_EQ(poller.revents, POLLIN | POLLHUP | POLLRDHUP);
+  CHECK_ERRNO(accept(listener, nullptr, nullptr), EINVAL);
+  CHECK_EQ(wait_for(child), 0);
+}
+
+TEST(shut_down_datagram_sockets_hang_up) {
+  const Pair pair = make_pair(SOCK_DGRAM);
+  SYS(shutdown(pair.left, SHUT_RDWR));
+  pollfd poller = {pair.left, POLLIN | POLLOUT | POLLRDHUP | POLLWRBAND, 0};
+  CHECK_EQ(poll(&poller, 1, 0), 1);
+  CHECK_EQ(poller.revents, POLLIN | POLLOUT | POLLHUP | POLLRDHUP | POLLWRBAND);
+}
+
+TEST(read_of_nothing_does_not_wait) {
+  const Pair pair = make_pair(SOCK_DGRAM);
+  CHECK_EQ(read(pair.left, nullptr, 0), 0);
+  CHECK_EQ(readv(pair.left, nullptr, 0), 0);
+  const int alone = SYS(socket(AF_UNIX, SOCK_STREAM, 0));
+  CHECK_EQ(read(alone, nullptr, 0), 0);
+  CHECK_EQ(writev(alone, nullptr, 0), 0);
+}
+
 TEST(shutdown_closes_one_direction) {
   const Pair pair = make_pair(SOCK_STREAM);
   SYS(shutdown(pair.left, SHUT_WR));
