@@ -17,6 +17,7 @@ namespace cowbird {
 
 constexpr std::byte kInt3{0xcc};
 constexpr std::uint8_t kDebugVector = 1, kBreakpointVector = 3;
+constexpr std::byte kInt{0xcd};
 
 // --- breakpoints
 
@@ -535,9 +536,27 @@ void leave_system_call(Task &task) {
   if (task.trace) Internals::leave_call(task);
 }
 
+namespace {
+
+// A task may meet a tracer's int3 just when that is taken out, here or with the whole trace: the
+// instruction that is there now has not been executed. One of the program's own is still there.
+bool met_what_is_gone(Task &task) {
+  const VirtAddr behind = task.regs().rip;
+  std::array<std::byte, 2> code{};  // int3, or int with its number
+  if (!task.mm || !copy_in_mm(*task.mm, code.data(), behind - code.size(), code.size()))
+    return false;
+  if (code[1] == kInt3 || (code[0] == kInt && code[1] == std::byte{kBreakpointVector}))
+    return false;
+  task.regs().rip = behind - 1;
+  return true;
+}
+
+}  // namespace
+
 bool take_exception(Task &task, const Trap &trap) {
+  if (trap.vector == kBreakpointVector)
+    return (task.trace && Internals::breakpoint_trap(task)) || met_what_is_gone(task);
   if (!task.trace) return false;
-  if (trap.vector == kBreakpointVector) return Internals::breakpoint_trap(task);
   if (trap.vector != kDebugVector) return false;
   return Internals::debug_trap(task);
 }

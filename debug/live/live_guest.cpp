@@ -74,6 +74,7 @@ std::unique_ptr<Target> make_live_guest(pid_t host_pid) {
   kernel->ask_for_leave = [host_pid](std::string &why) { return ask_for_leave(host_pid, why); };
   GuestTarget::KernelSide side;
   side.hard_stopped = [kernel] { return kernel->hard_stopped(); };
+  side.serves = [kernel] { return kernel->serves(); };
   side.pause = [kernel] { kernel->pause(); };
   side.unpause = [kernel] { kernel->unpause(); };
   side.view = [kernel] { return kernel->view(); };

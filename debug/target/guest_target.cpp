@@ -18,8 +18,8 @@ constexpr const char *kStuck =
     "The guest kernel is stopped in the middle of its work, so it cannot do this for one of its "
     "programs. Let it run on (continue, then ^C).";
 constexpr const char *kStanding =
-    "The guest kernel stands still in non-stop mode, so it cannot do this for one of its programs. "
-    "Let it run on (continue -a &).";
+    "Threads of the guest kernel are stopped, without which it cannot do this for one of its "
+    "programs. Let them run on (continue -a &).";
 constexpr const char *kNoRegisters =
     "A guest process has no debug registers, since its threads change their host threads and the "
     "kernel writes its memory past them: use software breakpoints (break) and software "
@@ -181,11 +181,12 @@ Result<void> GuestTarget::make_ready(std::string &why) {
     why = kStuck;
     return Err(Errno::Busy);
   }
+  // That they run would not be told to a gdb in non-stop mode.
+  if (non_stop_ && (standing_ == Standing::HardByChoice || (with_kernel_ && !side_.serves()))) {
+    why = kStanding;
+    return Err(Errno::Busy);
+  }
   if (standing_ == Standing::HardByChoice) {
-    if (non_stop_) {  // gdb would not learn that its threads run
-      why = kStanding;
-      return Err(Errno::Busy);
-    }
     ResumeAction all;
     all.thread = {kKernelPid, kAll};
     TRY(kernel_.resume(std::span(&all, 1)));

@@ -29,7 +29,7 @@ class GuestTarget final : public Target {
  public:
   // What is needed of the kernel's target besides Target.
   struct KernelSide {
-    std::function<bool()> hard_stopped;
+    std::function<bool()> hard_stopped, serves;
     std::function<void()> pause, unpause;
     std::function<KernelView *()> view;  // nullptr: there is none
     pid_t host_pid = 0;

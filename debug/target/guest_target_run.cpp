@@ -3,12 +3,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 
 #include "debug/target/guest_target.hpp"
 
 namespace cowbird::debug {
 namespace {
+
+constexpr std::chrono::milliseconds kTurn{20};
 
 // What was asked for one of the kernel's threads and not for all.
 bool is_for_one(const ResumeAction &action) {
@@ -200,7 +203,12 @@ std::optional<StopEvent> GuestTarget::user_event() {
   if (!user_) return std::nullopt;
   bool went_on = true;
   std::optional<StopEvent> event;
-  while (!event && went_on) event = user_->next_event(went_on);
+  // gdb has something to say too, however often a condition is false.
+  const auto until = std::chrono::steady_clock::now() + kTurn;
+  while (!event && went_on && std::chrono::steady_clock::now() < until) {
+    event = user_->next_event(went_on);
+  }
+  if (!event && went_on) wake();
   if (!event) {
     if (user_->agent().gone()) forget_agent();
     return std::nullopt;

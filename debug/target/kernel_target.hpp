@@ -93,6 +93,8 @@ class KernelTarget final : public Target, private MemoryReader {
   bool attached() const { return tracee_ != nullptr && !tracee_->empty(); }
   // No host thread of the kernel runs.
   bool hard_stopped() const { return attached() && tracee_->all_stopped(); }
+  // gdb holds none of the host threads without which the kernel serves nobody (non-stop mode).
+  bool serves() const;
   // Stops all host threads for a look, without an event; what ran before runs again afterwards. The
   // guest does not see the time. Not nested.
   void pause();

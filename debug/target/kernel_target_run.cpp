@@ -182,6 +182,18 @@ void KernelTarget::hold(std::int64_t tid) {
   if (plan.host != 0) hold_guest_code(plan.host);
 }
 
+bool KernelTarget::serves() const {
+  if (!attached()) return true;
+  const auto held = [&](const auto &entry) { return tracee_->is_stopped(entry.second); };
+  if (!vcpu_hosts_.empty() && std::all_of(vcpu_hosts_.begin(), vcpu_hosts_.end(), held)) {
+    return false;
+  }
+  const auto &all = tracee_->threads();
+  return std::none_of(all.begin(), all.end(), [](const auto &entry) {
+    return entry.second.stopped && entry.second.name == "irq";
+  });
+}
+
 void KernelTarget::interrupt_non_stop(ThreadId which) {
   const bool at_attach = standing_;
   const auto running = stop_for_now();

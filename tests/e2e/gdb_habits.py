@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""What people type into gdb by habit, also where it makes little sense: nothing of it kills or hangs the guest, leaves gdb
+with something that is not there, or shows what is not so."""
+import re
+
+from harness import check, contains, main, test
+from debugged import Guest, in_order, until
+from gdb import GdbError
+
+WITH_LOOP = "echo up; /t/debuggee-static threads > /dev/null & while :; do cat /proc/uptime; sleep 0.05; done"
+
+
+def refused(gdb, command, words):
+    try:
+        gdb.run(command)
+    except GdbError as error:
+        contains(str(error), words, command)
+    else:
+        check(False, f"{command} was not refused")
+
+
+@test
+def a_function_is_called_and_gdb_detaches(scratch):
+    """The call's end is a fault, which is not for the kernel."""
+    with Guest(scratch) as guest:
+        with guest.gdb() as gdb:
+            thread = re.search(r'^\*? +(\d+) .*"irq \(host\)"', gdb.run("info threads"), re.M).group(1)
+            gdb.run(f"thread {thread}")
+            contains(gdb.run("print (int)getpid()"), f"= {guest.process.pid}")
+            gdb.run("detach")
+            guest.goes_on()
+
+
+@test
+def a_process_is_attached_once(scratch):
+    with Guest(scratch) as guest, guest.gdb() as gdb:
+        gdb.run("add-inferior")
+        gdb.run("inferior 2")
+        refused(gdb, "attach 1000000", "Attaching to process 1000000 failed")
+        gdb.run("attach 1")
+        gdb.stopped()
+        gdb.run("add-inferior")
+        gdb.run("inferior 3")
+        refused(gdb, "attach 1", "Attaching to process 1 failed")
+        gdb.run("detach inferior 2")
+        gdb.run("inferior 1")
+        in_order(gdb.run("info threads"), '"sh/1"')
+        gdb.run("detach")
+        guest.goes_on()
+
+
+@test
+def run_starts_no_guest(scratch):
+    """gdb kills first, and asks before that."""
+    with Guest(scratch) as guest, guest.gdb() as gdb:
+        refused(gdb, "run", "failed")
+        contains(gdb.run("info inferiors"), "<null>")
+        refused(gdb, "continue", "not being run")
+        guest.process.wait(60)
+
+
+def threads_of(gdb, inferior):
+    """Lines of `info threads` for one inferior."""
+    return [line for line in gdb.run("info threads").splitlines() if re.match(rf"\*? +{inferior}\.\d+ ", line)]
+
+
+@test
+def non_stop_with_a_guest_process(scratch):
+    with Guest(scratch, WITH_LOOP, vcpus=2) as guest, guest.gdb("-iex", "set non-stop on", stop=False) as gdb:
+        until(lambda: "(running)" not in gdb.run("info threads"), "the stops of all threads")
+        gdb.run("add-inferior")
+        gdb.run("inferior 2")
+        refused(gdb, "attach 3", "Attaching to process 3 failed")  # the kernel stands still
+        gdb.run("inferior 1")
+        gdb.run("continue -a &")
+        guest.grow()
+        gdb.run("inferior 2")
+        gdb.run(f"file {guest.program.parent}/tests/e2e/debuggee-static")
+        gdb.run("attach 3")
+        until(lambda: len(threads_of(gdb, 2)) == 4 and not any("(running)" in t for t in threads_of(gdb, 2)),
+              "the stops of the program's threads")
+        guest.grow()
+        # Once on their way they go on, and a condition can be changed under way.
+        gdb.run("break debuggee.c:add if a == 1000")
+        gdb.run("continue -a &")
+        gdb.records.clear()
+        guest.grow()
+        until(lambda: all("(running)" in t for t in threads_of(gdb, 2)), "the program on its way")
+        check(not [r for r in gdb.records if r.startswith("*stopped")], f"stops: {gdb.records}")
+        gdb.run("condition 1 b == 1")
+        contains(gdb.stopped(), "breakpoint-hit")
+        gdb.run("condition 1 a == 1000")
+        gdb.run("delete")
+        gdb.run("detach inferior 2")
+        gdb.run("detach inferior 1")
+        guest.goes_on()
+
+
+if __name__ == "__main__":
+    main()
