@@ -146,16 +146,21 @@ SysResult add_seals(File &file, std::uint32_t seals) {
   return 0;
 }
 
-void set_owner(File &file, int owner) {
+// `owner`: a process or thread, negative a process group, 0 nobody. Srch.
+Result<void> set_owner(File &file, int owner) {
+  bool found = owner == 0 || (owner > 0 && (find_task(owner) || find_process(owner)));
+  if (owner < 0) for_each_in_group(-owner, [&](Process &) { found = true; });
+  if (!found) return Err(Errno::Srch);
   file.async_owner = owner;
   file.async_uid = caller::credentials().uid;
   file.async_euid = caller::credentials().euid;
+  return {};
 }
 
 SysResult set_owner_ex(File &file, UserPtr<abi::FOwnerEx> pointer) {
   const abi::FOwnerEx owner = TRY(pointer.read());
   if (owner.type < 0 || owner.type > 2 || owner.pid < 0) return Err(Errno::Inval);
-  set_owner(file, owner.type == 2 ? -owner.pid : owner.pid);
+  TRY(set_owner(file, owner.type == 2 ? -owner.pid : owner.pid));
   return 0;
 }
 
@@ -171,7 +176,7 @@ SysResult fcntl_owner(File &file, std::uint32_t command, const SysArgs &args) {
   switch (command) {
     case abi::kF_SETOWN:
       if (args.s32(2) == INT32_MIN) return Err(Errno::Inval);
-      set_owner(file, args.s32(2));
+      TRY(set_owner(file, args.s32(2)));
       return 0;
     case abi::kF_GETOWN:
       return file.async_owner;

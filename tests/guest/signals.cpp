@@ -260,6 +260,23 @@ TEST(a_signalfd_brings_no_signals) {
   CHECK_ERRNO(read(fd, &info, sizeof info), EAGAIN);
 }
 
+TEST(owner_of_a_descriptor_must_exist) {
+  int ends[2];
+  SYS(pipe(ends));
+  CHECK_ERRNO(fcntl(ends[0], F_SETOWN, 999'999), ESRCH);
+  CHECK_ERRNO(fcntl(ends[0], F_SETOWN, -999'999), ESRCH);
+  f_owner_ex owner = {F_OWNER_PGRP, 999'999};
+  CHECK_ERRNO(fcntl(ends[0], F_SETOWN_EX, &owner), ESRCH);
+  CHECK_EQ(fcntl(ends[0], F_GETOWN), 0);
+  SYS(fcntl(ends[0], F_SETOWN, -getpgrp()));
+  owner = {F_OWNER_PID, 0};
+  SYS(fcntl(ends[0], F_GETOWN_EX, &owner));
+  CHECK(owner.type == F_OWNER_PGRP && owner.pid == getpgrp());
+  SYS(fcntl(ends[0], F_SETOWN, getpid()));
+  CHECK_EQ(fcntl(ends[0], F_GETOWN), getpid());
+  SYS(fcntl(ends[0], F_SETOWN, 0));
+}
+
 TEST(sigqueue_tells_the_sender) {
   install(SIGUSR1, remember);
   SYS(sigqueue(getpid(), SIGUSR1, sigval{.sival_int = 4711}));
