@@ -89,10 +89,8 @@ def non_stop_with_a_guest_process(scratch):
         check(not [r for r in gdb.records if r.startswith("*stopped")], f"stops: {gdb.records}")
         gdb.run("condition 1 b == 1")
         contains(gdb.stopped(), "breakpoint-hit")
-        gdb.run("condition 1 a == 1000")
-        gdb.run("delete")
-        gdb.run("detach inferior 2")
-        gdb.run("detach inferior 1")
+        # Other threads hit it at the same time, and gdb 13 may die of an assertion of its own about that.
+        gdb.kill()
         guest.goes_on()
 
 
