@@ -245,7 +245,8 @@ char **complete_words(const char *text, int start, int) {
   rl_attempted_completion_over = 1;  // not the files of the host
   // The name of a device in `config` goes on with a number or with '='.
   const std::string_view before(rl_line_buffer, static_cast<std::size_t>(start));
-  rl_completion_append_character = before.starts_with("config ") ? '\0' : ' ';
+  rl_completion_append_character =
+      static_cast<unsigned char>(before.starts_with("config ") ? '\0' : ' ');
   return rl_completion_matches(text, next_word);
 }
 
