@@ -162,6 +162,7 @@ Result<void> UserTarget::set_non_stop(bool on) {
   RequestFields fields;
   fields.flags = on ? 1 : 0;
   TRY(agent_->call(Command::SetNonStop, fields));
+  non_stop_ = on;
   return {};
 }
 
@@ -252,7 +253,8 @@ std::optional<StopEvent> UserTarget::next_event(bool &went_on) {
   over.tid = stop->tid;
   over.step_over = 1;
   std::vector<ResumeRecord> list{over};
-  list.insert(list.end(), last_resume_.begin(), last_resume_.end());
+  // In non-stop mode the others run, or stand because gdb was told so.
+  if (!non_stop_) list.insert(list.end(), last_resume_.begin(), last_resume_.end());
   for (ResumeRecord &record : list) record.signal = 0;  // delivered already
   went_on = true;
   if (!agent_->call(Command::Resume, {}, {}, std::as_bytes(std::span(list)))) {

@@ -71,6 +71,7 @@ class UserTarget {
   std::set<std::int64_t> processes_;
   std::map<std::pair<std::int64_t, std::uint64_t>, std::vector<AgentExpression>> conditions_;
   std::vector<debug_agent::ResumeRecord> last_resume_;
+  bool non_stop_ = false;
 };
 
 }  // namespace cowbird::debug

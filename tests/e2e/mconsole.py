@@ -75,7 +75,8 @@ def directory_of_a_dead_guest_is_used_again(scratch):
 
 @test
 def deadly_signals_take_the_directory_along(scratch):
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU,
+                   signal.SIGUSR1, signal.SIGIO, signal.SIGPWR):
         with Guest(scratch) as guest:
             os.kill(guest.pid(), number)
             guest.ended(-number)
