@@ -34,8 +34,11 @@ namespace {
 
 // The signals that ask the program to go. A thread of its own waits for them, so that they work
 // even when the guest kernel hangs: it puts the host's terminal right, takes the stubs along and
-// dies of the signal, as the sender expects.
-constexpr int kDeadlySignals[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGXCPU};
+// dies of the signal, as the sender expects. Those that end a program unless it says otherwise, but
+// two: the kernel looks at its threads with kLookSignal, and a panic sets itself a limit with
+// SIGALRM.
+constexpr int kDeadlySignals[] = {SIGTERM, SIGINT,    SIGHUP,  SIGQUIT, SIGXCPU,  SIGUSR1,
+                                  SIGIO,   SIGVTALRM, SIGPROF, SIGPWR,  SIGSTKFLT};
 // A guest that writes to a closed pipe of the host, or beyond the size that the host allows a file,
 // gets EPIPE or EFBIG; the kernel must not die of it.
 constexpr int kIgnoredSignals[] = {SIGPIPE, SIGXFSZ};
