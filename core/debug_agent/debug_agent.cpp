@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "base/log.hpp"
+#include "base/socket_peer.hpp"
 #include "base/unique_fd.hpp"
 #include "debug_agent/session.hpp"
 #include "irq/irq.hpp"
@@ -73,16 +74,6 @@ Result<UniqueFd> listen_on(const std::string &path) {
   return fd;
 }
 
-// The directory is closed to others already; this holds when somebody has opened it up.
-bool is_ours(int fd) {
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return false;
-  if (peer.uid == ::geteuid() || peer.uid == 0) return true;
-  log_warn("debug agent: user {} (process {}) was turned away", peer.uid, peer.pid);
-  return false;
-}
-
 Result<void> Agent::start(const std::string &path) {
   listener_ = TRY(listen_on(path));
   listener_watch_ = TRY(irq::FdWatch::create("debug agent", listener_.get(), EPOLLIN,
@@ -113,7 +104,8 @@ void refuse_client(int fd) {
 
 void Agent::on_connection() {
   UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!fd.valid() || !is_ours(fd.get())) return;
+  // The directory is closed to others already; this holds when somebody has opened it up.
+  if (!fd.valid() || !peer_is_owner(fd.get(), "debug agent")) return;
   if (client_.valid()) {
     refuse_client(fd.get());
     return;

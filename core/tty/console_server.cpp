@@ -17,7 +17,7 @@
 #include <list>
 #include <vector>
 
-#include "base/log.hpp"
+#include "base/socket_peer.hpp"
 #include "base/unique_fd.hpp"
 #include "irq/irq.hpp"
 #include "sched/clock.hpp"
@@ -138,7 +138,6 @@ class Server final : public ConsoleObserver {
 
  private:
   void accept_clients();
-  bool admit(int fd);
   void make_room();
   std::size_t count_clients(bool closing) const;
   void on_client(Client &client, std::uint32_t events);
@@ -252,7 +251,8 @@ void Server::accept_clients() {
   while (true) {
     UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd.valid()) return;
-    if (!admit(fd.get())) continue;
+    // The directory is closed to others already; this holds when somebody has opened it up.
+    if (!peer_is_owner(fd.get(), "console server")) continue;
     make_room();
     Client &client = clients_.emplace_back();
     client.fd = std::move(fd);
@@ -272,16 +272,6 @@ void Server::accept_clients() {
       settle(client);
     }
   }
-}
-
-// The directory is closed to others already; this holds when somebody has opened it up.
-bool Server::admit(int fd) {
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return false;
-  if (peer.uid == ::geteuid() || peer.uid == 0) return true;
-  log_warn("console server: user {} (process {}) was turned away", peer.uid, peer.pid);
-  return false;
 }
 
 std::size_t Server::count_clients(bool closing) const {
