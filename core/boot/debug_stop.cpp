@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -38,7 +39,7 @@ namespace cowbird::boot {
 namespace {
 
 constexpr timespec kPause{0, 20'000'000};
-constexpr int kPausesForCore = 5 * 60 * 50;  // five minutes
+constexpr unsigned kSecondsForCore = 5 * 60;
 constexpr int kPausesForLock = 10;
 
 // Made beforehand, because a panic may not allocate.
@@ -84,6 +85,9 @@ pid_t start_writer(const char *message) {
     sigset_t none;
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    // It has so long, and is ended by the host: both survive the exec (alarm(2), signal(7)).
+    ::signal(SIGALRM, SIG_DFL);
+    ::alarm(kSecondsForCore);
     ::execve(own_program(), argv, environ);
     ::_exit(127);
   }
@@ -117,18 +121,15 @@ void write_panic_core(const char *message) {
     print_error("cowbird: no core file: the host refuses another process\n");
     return;
   }
+  // In one call for as long as it takes: the core file shows this thread there.
   int status = 0;
-  for (int i = 0; i < kPausesForCore; ++i) {
-    const pid_t ended = ::waitpid(writer, &status, WNOHANG);
-    if (ended == writer && (!WIFEXITED(status) || WEXITSTATUS(status) != 0)) {
-      print_error("cowbird: the core file was not written\n");
-    }
-    if (ended != 0) return;
-    ::nanosleep(&kPause, nullptr);
+  while (::waitpid(writer, &status, 0) < 0 && errno == EINTR) {
   }
-  ::kill(writer, SIGKILL);
-  ::waitpid(writer, &status, 0);
-  print_error("cowbird: writing the core file took too long; it is not complete\n");
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) {
+    print_error("cowbird: writing the core file took too long; it is not complete\n");
+  } else if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    print_error("cowbird: the core file was not written\n");
+  }
 }
 
 // It takes the lock if it can, for good.

@@ -274,10 +274,28 @@ bool write_all(Output &output, int fd, const Tracee &tracee, std::vector<Area> &
   return ::ftruncate(fd, static_cast<off_t>(place)) == 0;
 }
 
+// proc(5), "stat": 'S' for one that sleeps; 0 when there is none.
+char thread_state(pid_t pid, pid_t tid) {
+  std::ifstream file(fmt::format("/proc/{}/task/{}/stat", pid, tid));
+  std::string line;
+  std::getline(file, line);
+  const std::size_t name_end = line.rfind(") ");
+  return name_end == std::string::npos ? '\0' : line[name_end + 2];
+}
+
+// The thread that has made this process is, at first, still behind its vfork(2). Its backtrace
+// shall end where it waits for us; one that never comes to sleep is taken as it is.
+void await_sleep(pid_t pid, pid_t tid) {
+  constexpr int kTries = 1000;
+  constexpr unsigned kPauseUs = 1000;
+  for (int i = 0; i < kTries && thread_state(pid, tid) != 'S'; ++i) ::usleep(kPauseUs);
+}
+
 }  // namespace
 
 bool write_core_file(pid_t pid, const std::string &path, const CoreOptions &options,
                      std::uint64_t &written, std::string &why) {
+  if (options.thread != 0) await_sleep(pid, options.thread);
   auto attached = Tracee::attach(pid, why);
   if (!attached) return false;
   Tracee &tracee = **attached;

@@ -3,6 +3,7 @@
 #include <elf.h>
 #include <sys/mman.h>
 #include <sys/procfs.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -121,6 +122,31 @@ TEST_CASE("a core file has threads, registers, memory and our note") {
   std::array<std::byte, 16> code;
   REQUIRE((*core)->read(reinterpret_cast<std::uint64_t>(&write_core_file), code));
   CHECK(std::memcmp(code.data(), reinterpret_cast<const void *>(&write_core_file), 16) == 0);
+}
+
+// A panic starts the writer by vfork(2) and waits for it.
+TEST_CASE("the core file shows its thread where it waits, not on its way there") {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    if (::vfork() == 0) {
+      ::usleep(100'000);
+      ::_exit(0);
+    }
+    for (;;) ::pause();
+  }
+  const Scratch scratch;
+  std::string why;
+  std::uint64_t written = 0;
+  const bool done =
+      write_core_file(pid, scratch.file("core"), {"it broke", pid, false}, written, why);
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+  INFO(why);
+  REQUIRE(done);
+  auto core = CoreFile::open(scratch.file("core"), why);
+  REQUIRE(core);
+  REQUIRE((*core)->threads().size() == 1);
+  CHECK((*core)->threads()[0].registers.orig_rax == SYS_pause);
 }
 
 TEST_CASE("what cannot be written is said") {
