@@ -70,15 +70,15 @@ Result<void> AgentClient::wait(short events, std::int64_t deadline_ms) {
   return {};
 }
 
-Result<void> AgentClient::send(std::span<const std::byte> message) {
+Result<void> AgentClient::send() {
   const std::int64_t deadline = now_ms() + kPatienceMs;
-  while (!message.empty()) {
+  while (!output_.empty()) {
     const ssize_t sent =
-        ::send(fd_.get(), message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        ::send(fd_.get(), output_.data(), output_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent > 0) {
-      message = message.subspan(static_cast<std::size_t>(sent));
+      output_.erase(output_.begin(), output_.begin() + sent);
     } else if (errno == EPIPE) {
-      return {};  // the reason is there to be read
+      output_.clear();  // the reason is there to be read
     } else if (errno == EAGAIN) {
       TRY(wait(POLLOUT, deadline));
     } else if (errno != EINTR) {
@@ -153,8 +153,18 @@ Result<AgentClient::Bytes> AgentClient::call(Command command, RequestFields fiel
   if (gone_) return Err(Errno::Pipe);
   if (waiting_.ready) TRY(waiting_.ready(words_));
   const std::uint32_t id = ++last_id_;
-  TRY(send(encode_request(command, id, fields, numbers, bytes)));
+  const Bytes request = encode_request(command, id, fields, numbers, bytes);
+  output_.insert(output_.end(), request.begin(), request.end());
+  TRY(send());
   return reply_to(id);
+}
+
+void AgentClient::post(Command command) {
+  const Bytes request = encode_request(command, ++last_id_, {});
+  output_.insert(output_.end(), request.begin(), request.end());
+  const ssize_t sent =
+      ::send(fd_.get(), output_.data(), output_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent > 0) output_.erase(output_.begin(), output_.begin() + sent);
 }
 
 std::optional<StopRecord> AgentClient::next_stop() {

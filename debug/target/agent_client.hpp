@@ -23,7 +23,8 @@ class AgentClient {
   using Bytes = std::vector<std::byte>;
   // While a call waits: `fd` (-1: none) is watched too, and `turn` is called when it is readable
   // and now and then. False: the agent cannot answer now, for the kernel stands still; the call
-  // fails with Again, and its reply is dropped when it comes.
+  // fails with Again. The agent obeys it later all the same, before what it is told next, and the
+  // reply is dropped when it comes.
   struct Waiting {
     // Before each call: sees to it that the agent can answer, or fails with a sentence.
     std::function<Result<void>(std::string &why)> ready;
@@ -38,6 +39,8 @@ class AgentClient {
   Result<Bytes> call(debug_agent::Command command, debug_agent::RequestFields fields = {},
                      std::span<const std::uint64_t> numbers = {},
                      std::span<const std::byte> bytes = {});
+  // Without waiting for the reply, which is dropped.
+  void post(debug_agent::Command command);
   // A stop that has come; reads what there is, does not wait.
   std::optional<debug_agent::StopRecord> next_stop();
   bool has_stops() const { return !stops_.empty(); }
@@ -56,7 +59,7 @@ class AgentClient {
     Bytes body;
   };
 
-  Result<void> send(std::span<const std::byte> message);
+  Result<void> send();  // output_
   Result<void> wait(short events, std::int64_t deadline_ms);
   void receive();
   bool take_message();
@@ -66,6 +69,7 @@ class AgentClient {
   Waiting waiting_;
   debug_agent::HelloReply hello_;
   Bytes input_;
+  Bytes output_;  // what the socket has not taken yet
   std::deque<debug_agent::StopRecord> stops_;
   std::deque<Reply> replies_;
   std::uint32_t last_id_ = 0;

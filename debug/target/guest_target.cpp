@@ -125,8 +125,8 @@ Result<void> GuestTarget::detach_kernel() {
   with_kernel_ = false;
   if (standing_ == Standing::Hard || standing_ == Standing::HardByChoice) {
     standing_ = Standing::Soft;
-    if (user_ && !user_->processes().empty() && user_->freeze()) frozen_ = true;
-    if (user_) do_what_waits();
+    if (user_ && !user_->processes().empty()) static_cast<void>(freeze());
+    if (user_) static_cast<void>(do_what_waits());
   }
   if (watched) watch(true);
   return {};
@@ -170,7 +170,10 @@ bool GuestTarget::stuck() const {
 
 bool GuestTarget::give_kernel_its_turn() {
   if (!with_kernel_) return true;
-  if (auto event = kernel_.next_event()) kernel_ready_.push_back(std::move(*event));
+  if (auto event = kernel_.next_event()) {
+    kernel_ready_.push_back(std::move(*event));
+    wake();  // its own descriptor says nothing any more
+  }
   return !side_.hard_stopped();
 }
 
@@ -194,14 +197,19 @@ Result<void> GuestTarget::make_ready(std::string &why) {
   }
   if (standing_ != Standing::Soft || frozen_ || !user_) return {};
   preparing_ = true;
-  const auto froze = user_->freeze();
+  const auto froze = freeze();
   preparing_ = false;
-  if (!froze) {
-    why = user_->last_words();
-    return froze;
-  }
-  frozen_ = true;
-  return {};
+  if (!froze) why = user_->last_words();
+  return froze;
+}
+
+// When the kernel stops meanwhile it is obeyed as soon as that runs on: the next resume ends it. A
+// kernel that hangs may obey it at any time, or never.
+Result<void> GuestTarget::freeze() {
+  const auto done = user_->freeze();
+  if (done || done.is(Errno::Again)) frozen_ = true;
+  if (done.is(Errno::TimedOut)) user_->thaw_when_frozen();
+  return done;
 }
 
 Result<void> GuestTarget::connect() {
@@ -242,10 +250,15 @@ Result<void> GuestTarget::later(Later what) {
   return {};
 }
 
-void GuestTarget::do_what_waits() {
-  for (const Later &what : std::exchange(waiting_, {})) {
-    if (!what(*user_)) words_ = user_->last_words();
+// What was cut short is done again: nothing of it counts twice.
+bool GuestTarget::do_what_waits() {
+  while (!waiting_.empty()) {
+    const auto done = waiting_.front()(*user_);
+    if (!done && stuck()) return false;
+    if (!done) words_ = user_->last_words();
+    waiting_.pop_front();
   }
+  return true;
 }
 
 // --- what is there

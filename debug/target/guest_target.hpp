@@ -114,7 +114,9 @@ class GuestTarget final : public Target {
   void tell_options();
   // Done before guest threads run again.
   Result<void> later(Later what);
-  void do_what_waits();
+  // False: the kernel has stopped meanwhile; the rest waits on.
+  bool do_what_waits();
+  Result<void> freeze();
   Result<void> refused(Result<void> result);
   Result<void> needs_agent(std::int64_t pid, const char *what);
 
@@ -140,7 +142,7 @@ class GuestTarget final : public Target {
   Standing standing_ = Standing::No;
   bool attached_ = false;
   bool with_kernel_ = false;  // it may be detached while guest processes stay
-  bool frozen_ = false;       // by the agent
+  bool frozen_ = false;       // by the agent, or it will be: the request is on its way
   bool preparing_ = false;    // make_ready() is at work
   bool paused_ = false;       // the kernel, for a look
   bool non_stop_ = false;
@@ -149,7 +151,7 @@ class GuestTarget final : public Target {
   std::vector<int> passed_;
   std::deque<StopEvent> ready_;         // to be given, one at a resume
   std::deque<StopEvent> kernel_ready_;  // the same, of the kernel: it is hard stopped
-  std::vector<Later> waiting_;
+  std::deque<Later> waiting_;
   ThreadId current_;
   std::string words_;
 };

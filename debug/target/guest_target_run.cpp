@@ -59,10 +59,12 @@ void GuestTarget::set_non_stop(bool on) {
 Result<void> GuestTarget::resume_users(std::span<const ResumeAction> actions, bool everything) {
   const bool any_user = std::any_of(actions.begin(), actions.end(), is_for_users);
   if (!user_ || (!frozen_ && waiting_.empty() && !any_user)) return {};
-  if (!waiting_.empty() && !frozen_ && !non_stop_) static_cast<void>(user_->freeze());
-  do_what_waits();
+  if (!waiting_.empty() && !frozen_ && !non_stop_) static_cast<void>(freeze());
+  const bool did_all = do_what_waits();
+  // The kernel has stopped meanwhile: gdb gets that event, and its next resume is for them too.
+  if (!non_stop_ && (!did_all || stuck())) return {};
   const auto done = user_->resume(actions, everything || !any_user);
-  // The kernel has stopped meanwhile: the request is on its way to the agent.
+  // Or the request is on its way to the agent.
   if (!done && !done.is(Errno::Again)) return refused(done);
   frozen_ = false;
   return {};
@@ -129,12 +131,11 @@ Result<void> GuestTarget::resume(std::span<const ResumeAction> actions) {
 
 // All-stop: the guest's threads are frozen, and gdb is told that the last one got SIGINT.
 void GuestTarget::interrupt_users() {
-  if (const auto froze = user_->freeze(); !froze) {
+  if (const auto froze = freeze(); !froze) {
     // The kernel hangs, or has just stopped: it is looked at itself.
     if (with_kernel_) kernel_.interrupt({kKernelPid, kAll});
     return;
   }
-  frozen_ = true;
   if (user_->agent().has_stops()) {  // it has stopped by itself
     wake();
     return;

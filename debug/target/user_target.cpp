@@ -153,10 +153,7 @@ Result<void> UserTarget::freeze() {
   return {};
 }
 
-Result<void> UserTarget::thaw() {
-  TRY(agent_->call(Command::Thaw));
-  return {};
-}
+void UserTarget::thaw_when_frozen() { agent_->post(Command::Thaw); }
 
 Result<void> UserTarget::set_non_stop(bool on) {
   RequestFields fields;

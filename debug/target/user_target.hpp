@@ -28,7 +28,8 @@ class UserTarget {
   std::vector<ThreadInfo> threads();
 
   Result<void> freeze();
-  Result<void> thaw();
+  // Does not wait: what a freeze that was given up has done, or is yet to do, is undone.
+  void thaw_when_frozen();
   Result<void> set_non_stop(bool on);
   Result<void> request_stop(ThreadId which);
   // Threads that no action matches are held. `everything`: they go on instead.

@@ -70,6 +70,7 @@ def guest_code_stands_still(scratch, vcpus):
         gdb.run(f"file {PROGRAMS}/debuggee-static")
         spinner = re.search(r"^(\d+) .*debuggee-stati", gdb.run("monitor ps"), re.M).group(1)
         gdb.run(f"attach {spinner}")
+        gdb.stopped()
         first = counter(gdb)
         check(first > 0, "the program counts")
         for _ in range(3):
