@@ -275,13 +275,18 @@ void KernelTarget::hold_guest_code() {
   for (const auto &[index, host] : std::map(vcpu_hosts_)) hold_guest_code(host);
 }
 
-// Stops everything for a moment; what is returned ran.
+// Stops everything for a moment; what is returned ran, or has come into being meanwhile and is to
+// run: a child of vfork(2) that stood would keep its parent for ever.
 std::vector<pid_t> KernelTarget::stop_for_now() {
-  std::vector<pid_t> running;
-  for (const auto &[tid, thread] : tracee_->threads()) {
-    if (!thread.stopped) running.push_back(tid);
-  }
+  std::map<pid_t, bool> ran;
+  for (const auto &[tid, thread] : tracee_->threads()) ran[tid] = !thread.stopped;
   stop_world();
+  std::vector<pid_t> running;
+  if (!attached()) return running;
+  for (const auto &[tid, thread] : tracee_->threads()) {
+    const auto known = ran.find(tid);
+    if (known != ran.end() ? known->second : thread.stray || may_run(tid)) running.push_back(tid);
+  }
   return running;
 }
 

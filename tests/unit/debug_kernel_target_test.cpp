@@ -163,6 +163,13 @@ class Program {
   KernelTarget &operator*() { return *target_; }
   KernelTarget *operator->() { return target_.get(); }
   pid_t pid() const { return pid_; }
+  // Its first thread has stopped, whether or not we have seen it (proc(5): 't').
+  bool stands_for_tracer() const {
+    std::ifstream file("/proc/" + std::to_string(pid_) + "/stat");
+    std::string line;
+    std::getline(file, line);
+    return line.find(") t ") != std::string::npos;
+  }
   void set_address(std::uint64_t address) { address_ = address; }
   void reaped() { gone_ = true; }
 
@@ -840,6 +847,22 @@ TEST_CASE("pause shows a moment and is not an event", "[kernel_target]") {
   CHECK_FALSE(program->hard_stopped());
   program.check_runs();
   CHECK_FALSE(program.event(10));
+}
+
+TEST_CASE("a child of vfork that comes in a pause goes on after it", "[kernel_target]") {
+  Program program;
+  REQUIRE(program->attach());
+  program.order(&traced::Info::spawn);
+  program.go();
+  // It is seen no earlier than by the pause, which finds its parent in vfork(2).
+  for (int i = 0; i < 5000 && !program.stands_for_tracer(); ++i) ::usleep(1000);
+  REQUIRE(program.stands_for_tracer());
+  program->pause();
+  program->unpause();
+  for (int i = 0; i < 1000 && program.info().spawn_status == 0; ++i) {
+    REQUIRE_FALSE(program.event(10));
+  }
+  CHECK(program.info().spawn_status == 1);
 }
 
 TEST_CASE("kill ends the program", "[kernel_target]") {

@@ -302,6 +302,7 @@ int main(int, char **argv) {
       const pid_t child = vfork();
       if (child == 0) {
         spawned();
+        usleep(20000);  // so that a pause can meet it
         execl("/bin/true", "true", nullptr);
         _exit(1);
       }
