@@ -141,7 +141,9 @@ def x_server():
     """The name of a display of its own."""
     read, write = os.pipe()
     os.set_inheritable(write, True)
-    server = subprocess.Popen([need("Xvfb"), "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp"],
+    # With -noreset: when its last client leaves it would start anew, and turn away who comes in that moment.
+    server = subprocess.Popen([need("Xvfb"), "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp",
+                               "-noreset"],
                               pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(write)
     try:
