@@ -148,8 +148,11 @@ void Vcpu::charge(std::int64_t now) {
   }
 }
 
+// What charge() will make of it: else a halt would put everybody who comes now behind the one that
+// runs, by as long as it lasted.
 std::int64_t Vcpu::running_vruntime(std::int64_t now) const {
-  const std::int64_t since = std::max<std::int64_t>(now - charged, 0);
+  const bool halted = clock::halts() != halts;
+  const std::int64_t since = halted ? 0 : std::max<std::int64_t>(now - charged, 0);
   return current->sched().vruntime + RunQueue::virtual_time(since, current->nice);
 }
 

@@ -154,6 +154,47 @@ TEST_CASE("a thread that wakes up preempts one that computes") {
               static_cast<double>(worst) / 1000);
 }
 
+TEST_CASE("who wakes up after a halt does not wait for as long as it lasted") {
+  Machine machine(1);
+  std::atomic<bool> done{false}, computing{false};
+  bool woken = false;
+  int turns = 0, turns_before = 0;
+  WaitQueue queue;
+  std::thread outside([&] {
+    while (!computing) std::this_thread::yield();
+    BklGuard guard;
+    clock::stop();
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    clock::go();
+    turns_before = turns;
+    woken = true;
+    queue.wake_all();
+  });
+  // The first sleeps when the second begins to compute.
+  machine.run({[&] {
+                 const auto came = wait_event(
+                     queue, [&] { return woken; }, SleepMode::Uninterruptible, "test");
+                 CHECK(came);
+                 turns -= turns_before;
+                 done = true;
+               },
+               [&] {
+                 TestContext context;
+                 context.code = [&](TestContext &self) {
+                   computing = true;
+                   return compute(self);
+                 };
+                 context.done = &done;
+                 while (!done) {
+                   user(context);
+                   ++turns;
+                 }
+               }});
+  outside.join();
+  // A turn is a time slice of 10 ms; who comes in is let in at once.
+  CHECK(turns <= 5);
+}
+
 TEST_CASE("kick interrupts guest code, and switching out parks the context") {
   Machine machine(2);
   TestContext context;
