@@ -25,7 +25,7 @@
 namespace cowbird::debug_agent {
 
 inline constexpr std::uint32_t kMagic = 0x47424443;  // "CDBG"
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 inline constexpr std::size_t kMaxBody = 1 << 20;
 // Of one ReadMemory, WriteMemory or ReadFile.
 inline constexpr std::size_t kMaxTransfer = 256ul * 1024;
@@ -54,9 +54,13 @@ enum class Command : std::uint16_t {
   PassSignals,       // address: the set, bit n-1 is signal n. For all processes, now and later.
   Freeze,            // the guest stands still; returns when it does (ETIMEDOUT: it does not)
   Thaw,
-  SetNonStop,       // flags: 1 on: a stop does not freeze the guest
-  RequestStop,      // tid: stops with StopKind::Requested (non-stop mode)
-  Resume,           // bytes: ResumeRecord...; threads that no record matches are held. Thaws.
+  SetNonStop,   // flags: 1 on: a stop does not freeze the guest
+  RequestStop,  // tid: stops with StopKind::Requested (non-stop mode)
+  // bytes: ResumeRecord...; threads that no record matches are held (in non-stop mode: left as they
+  // are). address: the sequence of the newest stop that the server has seen. A thread whose stop is
+  // newer stays stopped, for the server could not mean it; in all-stop mode nothing runs then.
+  // Thaws otherwise.
+  Resume,
   GetSignalInfo,    // tid -> siginfo_t
   SetSignalInfo,    // tid, bytes: siginfo_t
   OpenFile,         // pid: in whose view; bytes: path -> u64: handle
@@ -148,8 +152,9 @@ struct StopRecord {
   std::uint64_t number = 0;
   std::int32_t child = 0;
   std::int32_t unused = 0;
+  std::uint64_t sequence = 0;  // 1, 2, ... of this connection
 };
-static_assert(sizeof(StopRecord) == 40);
+static_assert(sizeof(StopRecord) == 48);
 
 enum class Action : std::uint8_t { Continue, Step, Hold };
 struct ResumeRecord {

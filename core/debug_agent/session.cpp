@@ -287,7 +287,9 @@ Session::Reply Session::detach(const Request &request) {
   const bool frozen = freeze::held(freeze::Holder::Debugger);
   if (!frozen) TRY(stand_still());
   trace::detach(*found);
-  std::erase_if(stops_, [&](const StopRecord &stop) { return stop.pid == found->pid; });
+  const auto of_it = [&](const StopRecord &stop) { return stop.pid == found->pid; };
+  std::erase_if(stops_, of_it);
+  std::erase_if(unseen_, of_it);
   if (!frozen) let_go();
   return Bytes{};
 }
@@ -480,7 +482,11 @@ void Session::push_stop(StopRecord record) {
   if (!non_stop_ && !freeze::held(freeze::Holder::Debugger)) {
     static_cast<void>(freeze::hold(freeze::Holder::Debugger));
   }
+  record.sequence = ++last_stop_;
   stops_.push_back(record);
+  // One of each thread at most, however long the server does not resume anything.
+  std::erase_if(unseen_, [&](const StopRecord &before) { return before.tid == record.tid; });
+  unseen_.push_back(record);
   wake_();
 }
 
@@ -574,6 +580,13 @@ Session::Reply Session::request_stop(const Request &request) {
   return Bytes{};
 }
 
+// It has stopped, and the server did not know that when it sent the request that is answered now.
+bool Session::stands_unseen(const Task &task) const {
+  return task.trace->stopped &&
+         std::any_of(unseen_.begin(), unseen_.end(),
+                     [&](const StopRecord &stop) { return stop.tid == task.tid; });
+}
+
 Session::Reply Session::resume(const Request &request) {
   const auto actions = records<ResumeRecord>(request.bytes);
   for (const ResumeRecord &action : actions) {
@@ -581,9 +594,12 @@ Session::Reply Session::resume(const Request &request) {
       return Err(Errno::Inval);
     }
   }
+  std::erase_if(unseen_,
+                [&](const StopRecord &stop) { return stop.sequence <= request.fields.address; });
   const auto matches = [](int wanted, int is) { return wanted == -1 || wanted == is; };
   for_each_task([&](Task &task) {
     if (!task.trace || &task.trace->process->tracer != this) return;
+    if (stands_unseen(task)) return;
     const auto found = std::find_if(actions.begin(), actions.end(), [&](const ResumeRecord &a) {
       return matches(a.pid, task.process->pid) && matches(a.tid, task.tid);
     });
@@ -601,7 +617,7 @@ Session::Reply Session::resume(const Request &request) {
     how.step_over = found->step_over != 0;
     trace::resume(task, how);
   });
-  let_go();
+  if (non_stop_ || unseen_.empty()) let_go();
   return Bytes{};
 }
 

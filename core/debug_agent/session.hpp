@@ -45,6 +45,7 @@ class Session final : public Tracer {
   void task_exited(Task &task) override;
   void process_exited(Process &process, int status) override;
   void push_stop(StopRecord record);
+  bool stands_unseen(const Task &task) const;
 
   Reply answer(const Request &request);
   Reply hello(const Request &request);
@@ -95,8 +96,10 @@ class Session final : public Tracer {
   bool closing_ = false;
   std::uint32_t options_ = 0;
   SignalSet pass_;
-  std::deque<StopRecord> stops_;
-  Task *quiet_stop_ = nullptr;  // its Requested stop is our own doing
+  std::uint64_t last_stop_ = 0;
+  std::deque<StopRecord> stops_;   // to be sent
+  std::deque<StopRecord> unseen_;  // that no Resume has confirmed yet
+  Task *quiet_stop_ = nullptr;     // its Requested stop is our own doing
   std::map<std::uint64_t, Ref<File>> files_;
   std::map<std::uint64_t, Ref<Task>> readers_;  // in whose name
   std::uint64_t next_file_ = 1;

@@ -144,6 +144,7 @@ class Session {
   void step_signal_old(const Arguments &);
   void resume_old(ResumeKind kind, int signal, std::optional<std::uint64_t> address);
   void resume(std::vector<ResumeAction> actions);
+  void leave_untold(std::vector<ResumeAction> &actions) const;
   void interrupt(ThreadId which);
   std::vector<ThreadId> running(ThreadId which);
   void stop_query(const Arguments &);

@@ -103,6 +103,22 @@ void Session::resume_old(ResumeKind kind, int signal, std::optional<std::uint64_
   resume(std::move(actions));
 }
 
+// Non-stop: gdb takes a thread whose stop it has not fetched yet for running, and with an action
+// for all threads it means the others.
+void Session::leave_untold(std::vector<ResumeAction> &actions) const {
+  std::vector<ResumeAction> list;
+  for (const auto *queue : {&pending_, &later_}) {
+    for (const auto &event : *queue) {
+      const auto first = std::find_if(actions.begin(), actions.end(), [&](const auto &a) {
+        return matches(a.thread, event.thread);
+      });
+      if (first == actions.end() || first->thread.tid != kAll) continue;
+      list.push_back({.thread = event.thread, .kind = ResumeKind::Stop});
+    }
+  }
+  actions.insert(actions.begin(), list.begin(), list.end());
+}
+
 void Session::resume(std::vector<ResumeAction> actions) {
   breakpoints_.flush();
   changed();
@@ -113,6 +129,7 @@ void Session::resume(std::vector<ResumeAction> actions) {
     else
       interrupt(action.thread);
   }
+  if (non_stop_) leave_untold(actions);
   std::erase_if(stopped_, [&](ThreadId id) {
     const auto first = std::find_if(actions.begin(), actions.end(),
                                     [&](const auto &a) { return matches(a.thread, id); });

@@ -126,6 +126,8 @@ class GuestTarget final : public Target {
   std::optional<StopEvent> kernel_event();
   std::optional<StopEvent> user_event();
   Result<void> resume_users(std::span<const ResumeAction> actions, bool everything);
+  bool untold_comes_first(std::span<const ResumeAction> actions);
+  void leave_untold(std::vector<ResumeAction> &actions) const;
   Result<void> step_kernel_alone(std::span<const ResumeAction> actions);
   void interrupt_users();
 

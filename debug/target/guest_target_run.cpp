@@ -81,18 +81,42 @@ Result<void> GuestTarget::step_kernel_alone(std::span<const ResumeAction> action
   return kernel_.resume(actions);
 }
 
+// All-stop: something has stopped that gdb has not seen, so nothing runs. The agent is told what
+// was asked all the same: gdb does not say again which signals its threads are to get.
+bool GuestTarget::untold_comes_first(std::span<const ResumeAction> actions) {
+  const bool stops = user_ && user_->agent().has_stops();
+  if (ready_.empty() && kernel_ready_.empty() && !stops) return false;
+  standing_ = Standing::No;
+  wake();
+  const bool everything = std::any_of(actions.begin(), actions.end(), is_for_everything);
+  if (stops && with_kernel_ && side_.hard_stopped()) {
+    user_->plan(actions, everything);
+  } else if (stops) {
+    static_cast<void>(resume_users(actions, everything));  // the stop is told in any case
+  }
+  return true;
+}
+
+// Non-stop: gdb takes these threads for running, and an action for all means the others.
+void GuestTarget::leave_untold(std::vector<ResumeAction> &actions) const {
+  for (const auto *queue : {&ready_, &kernel_ready_}) {
+    for (const StopEvent &event : *queue) {
+      ResumeAction stay;
+      stay.thread = event.thread;
+      stay.kind = ResumeKind::Stop;
+      actions.insert(actions.begin(), stay);
+    }
+  }
+}
+
 Result<void> GuestTarget::resume(std::span<const ResumeAction> actions) {
   if (!attached_) return Err(Errno::Srch);
   unpause();
   watch(true);
-  const bool stops = user_ && user_->agent().has_stops();
-  if (stops) user_->plan(actions, std::any_of(actions.begin(), actions.end(), is_for_everything));
-  // Something has stopped that gdb has not seen.
-  if (!ready_.empty() || !kernel_ready_.empty() || stops) {
-    standing_ = Standing::No;
-    wake();
-    return {};
-  }
+  if (!non_stop_ && untold_comes_first(actions)) return {};
+  std::vector<ResumeAction> list(actions.begin(), actions.end());
+  if (non_stop_) leave_untold(list);
+  actions = list;
   const bool for_one = std::any_of(actions.begin(), actions.end(), is_for_one);
   const bool everything = std::any_of(actions.begin(), actions.end(), is_for_everything);
   const bool any_user = std::any_of(actions.begin(), actions.end(), is_for_users);

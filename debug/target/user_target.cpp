@@ -207,7 +207,13 @@ void UserTarget::plan(std::span<const ResumeAction> actions, bool everything) {
 
 Result<void> UserTarget::resume(std::span<const ResumeAction> actions, bool everything) {
   plan(actions, everything);
-  TRY(agent_->call(Command::Resume, {}, {}, std::as_bytes(std::span(last_resume_))));
+  return resume_as(last_resume_);
+}
+
+Result<void> UserTarget::resume_as(std::span<const ResumeRecord> records) {
+  RequestFields fields;
+  fields.address = seen_;
+  TRY(agent_->call(Command::Resume, fields, {}, std::as_bytes(records)));
   return {};
 }
 
@@ -237,6 +243,11 @@ std::optional<StopEvent> UserTarget::next_event(bool &went_on) {
   went_on = false;
   const auto stop = agent_->next_stop();
   if (!stop) return std::nullopt;
+  seen_ = stop->sequence;
+  if (!processes_.contains(stop->pid)) {  // detached while it was on its way
+    went_on = true;
+    return std::nullopt;
+  }
   if (wanted(*stop)) return event_of(*stop);
   // As it was resumed, but for this thread's way over its breakpoint.
   const auto matches = [](int wanted_id, int id) { return wanted_id == -1 || wanted_id == id; };
@@ -254,9 +265,7 @@ std::optional<StopEvent> UserTarget::next_event(bool &went_on) {
   if (!non_stop_) list.insert(list.end(), last_resume_.begin(), last_resume_.end());
   for (ResumeRecord &record : list) record.signal = 0;  // delivered already
   went_on = true;
-  if (!agent_->call(Command::Resume, {}, {}, std::as_bytes(std::span(list)))) {
-    return event_of(*stop);
-  }
+  if (!resume_as(list)) return event_of(*stop);
   return std::nullopt;
 }
 

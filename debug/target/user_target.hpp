@@ -32,9 +32,10 @@ class UserTarget {
   void thaw_when_frozen();
   Result<void> set_non_stop(bool on);
   Result<void> request_stop(ThreadId which);
-  // Threads that no action matches are held. `everything`: they go on instead.
+  // Threads that no action matches are held. `everything`: they go on instead. Not those whose stop
+  // next_event() has not given yet; in all-stop mode nothing runs then.
   Result<void> resume(std::span<const ResumeAction> actions, bool everything);
-  // The same, without doing it: a stop that is there already comes first.
+  // The same, without doing it: the agent cannot answer, and a stop that is there comes first.
   void plan(std::span<const ResumeAction> actions, bool everything);
   // A stop that gdb is to be told of. Conditions of breakpoints that are false end in a resume;
   // true in `went_on` then, and nullopt.
@@ -62,6 +63,7 @@ class UserTarget {
 
  private:
   using Command = debug_agent::Command;
+  Result<void> resume_as(std::span<const debug_agent::ResumeRecord> records);
   StopEvent event_of(const debug_agent::StopRecord &stop);
   bool wanted(const debug_agent::StopRecord &stop);
   Result<std::uint64_t> word(std::int64_t pid, std::uint64_t address);
@@ -72,6 +74,7 @@ class UserTarget {
   std::set<std::int64_t> processes_;
   std::map<std::pair<std::int64_t, std::uint64_t>, std::vector<AgentExpression>> conditions_;
   std::vector<debug_agent::ResumeRecord> last_resume_;
+  std::uint64_t seen_ = 0;  // the newest stop that next_event() has taken
   bool non_stop_ = false;
 };
 

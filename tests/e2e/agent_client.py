@@ -17,7 +17,7 @@ REGISTERS = ("r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax
              "fs_base gs_base ds es fs gs").split()
 FORK_EVENTS, EXEC_EVENTS, THREAD_EVENTS = 1, 2, 4
 
-Stop = collections.namedtuple("Stop", "pid tid kind frozen vcpu signal address number child")
+Stop = collections.namedtuple("Stop", "pid tid kind frozen vcpu signal address number child sequence")
 Thread = collections.namedtuple("Thread", "pid tid state flags vcpu syscall name wait_channel")
 
 
@@ -35,8 +35,9 @@ class Agent:
         self.socket.connect(str(path))
         self.stops = collections.deque()
         self.id = 0
+        self.seen = 0
         if greet:
-            self.call("hello", numbers=[1])
+            self.call("hello", numbers=[2])
 
     def close(self):
         self.socket.close()
@@ -55,8 +56,10 @@ class Agent:
         assert magic == MAGIC
         body = self._receive(size)
         if command == STOPPED:
-            pid, tid, kind, frozen, vcpu, signal, address, number, child, _ = struct.unpack("<iiBBhiQQii", body)
-            self.stops.append(Stop(pid, tid, KINDS[kind], bool(frozen), vcpu, signal, address, number, child))
+            pid, tid, kind, frozen, vcpu, signal, address, number, child, _, sequence = struct.unpack(
+                "<iiBBhiQQiiQ", body)
+            self.stops.append(
+                Stop(pid, tid, KINDS[kind], bool(frozen), vcpu, signal, address, number, child, sequence))
             return None
         return ident, error, body
 
@@ -81,7 +84,9 @@ class Agent:
         """The next stop."""
         while not self.stops:
             self._message()
-        return self.stops.popleft()
+        stop = self.stops.popleft()
+        self.seen = stop.sequence
+        return stop
 
     def registers(self, tid):
         data = self.call("get_registers", tid=tid)
@@ -107,7 +112,7 @@ class Agent:
             data += struct.pack("<iiBBHiQQ", pid, tid, ["continue", "step", "hold"].index(kind),
                                 how.get("step_over", 0), 0, how.get("signal", 0), how.get("low", 0),
                                 how.get("high", 0))
-        self.call("resume", data=data)
+        self.call("resume", address=self.seen, data=data)
 
     def threads(self, pid=0):
         data = self.call("threads", pid=pid)

@@ -463,6 +463,58 @@ def non_stop(vcpus):
         agent.stop()
 
 
+def stopped_ones(agent):
+    return {thread.tid for thread in agent.threads() if thread.flags & 1}
+
+
+@on_both
+def non_stop_does_not_send_on_what_has_just_stopped(vcpus):
+    """A resume of all that crosses a stop: the server could not mean that thread."""
+    with attached("threads", vcpus) as (_, agent, _):
+        agent.call("set_non_stop", flags=1)
+        agent.resume()
+        first, second = [t.tid for t in agent.threads() if t.name in ("first", "second")]
+        agent.call("request_stop", tid=first)
+        equal(agent.stop().tid, first, "the stop that is seen")
+        agent.call("request_stop", tid=second)
+        while stopped_ones(agent) != {first, second}:
+            pass
+        agent.resume()
+        equal(stopped_ones(agent), {second}, "threads that stand")
+        stop = agent.stop()
+        equal((stop.kind, stop.tid), ("requested", second), "the stop that was on its way")
+        agent.resume()
+        equal(stopped_ones(agent), set(), "threads that stand at last")
+
+
+@on_both
+def nothing_runs_before_all_stops_are_seen(vcpus):
+    """All-stop; and the signal of a thread that was sent on meanwhile is not lost."""
+    with attached("threads", vcpus) as (_, agent, symbols):
+        agent.call("set_non_stop", flags=1)
+        agent.resume()
+        first, second = [t.tid for t in agent.threads() if t.name in ("first", "second")]
+        agent.call("request_stop", tid=first)
+        agent.stop()
+        agent.call("request_stop", tid=second)
+        while stopped_ones(agent) != {first, second}:
+            pass
+        agent.call("set_non_stop", flags=0)
+        agent.call("freeze")
+        before = long_at(agent, 1, symbols["counter"])
+        agent.resume((1, first, "continue", {"signal": 15}), (-1, -1, "continue"))
+        equal(stopped_ones(agent), {second}, "threads that stand")
+        time.sleep(0.05)
+        equal(long_at(agent, 1, symbols["counter"]), before, "the counter of a program that stands")
+        equal(agent.stop().tid, second, "the stop that was on its way")
+        agent.resume()
+        stop = agent.stop()
+        while stop.kind != "process_exited":
+            agent.resume((-1, -1, "continue", {"signal": stop.signal}))
+            stop = agent.stop()
+        equal(stop.number, 15, "what the program has died of")
+
+
 @on_both
 def a_client_that_dies_leaves_nothing(vcpus):
     with Guest("threads", vcpus) as guest:

@@ -352,6 +352,39 @@ TEST_CASE("non-stop: notifications, one acknowledged after the other") {
   CHECK(gdb.ask("QNonStop:0") == "OK");
 }
 
+TEST_CASE("non-stop: a thread whose stop gdb has not fetched is not sent on with all others") {
+  Gdb gdb;
+  const auto stops = [&gdb] {
+    gdb.session->target_event();
+    auto list = std::exchange(gdb.notifications, {});
+    for (std::string more = gdb.ask("vStopped"); more != "OK"; more = gdb.ask("vStopped"))
+      list.push_back(more);
+    return list;
+  };
+  REQUIRE(gdb.ask("QNonStop:1") == "OK");
+  gdb.ask("?");
+  REQUIRE(gdb.ask("vStopped") == "OK");
+  stops();
+  REQUIRE(gdb.ask("vCont;c:" + kernel_thread(1) + ";c:" + kernel_thread(3)) == "OK");
+  REQUIRE(gdb.ask("vCont;t") == "OK");
+  gdb.session->target_event();
+  CHECK(gdb.ask("vCont;c") == "OK");  // gdb knows of no stop yet, so it means 2 and 4
+  CHECK(stops().size() == 2);
+  REQUIRE(gdb.ask("vCont;t") == "OK");
+  const auto second = stops();
+  REQUIRE(second.size() == 2);
+  CHECK(second[0].starts_with("Stop:T00thread:" + kernel_thread(2)));
+  CHECK(second[1].starts_with("T00thread:" + kernel_thread(4)));
+  // Named itself, it goes on: this gdb has read the notification and acknowledges later.
+  REQUIRE(gdb.ask("vCont;c:" + kernel_thread(1)) == "OK");
+  REQUIRE(gdb.ask("vCont;t") == "OK");
+  gdb.session->target_event();
+  REQUIRE(gdb.ask("vCont;c:" + kernel_thread(1)) == "OK");
+  CHECK(gdb.ask("vStopped") == "OK");
+  REQUIRE(gdb.ask("vCont;t") == "OK");
+  CHECK(stops().size() == 2);  // the one from before, and of the same thread once more
+}
+
 TEST_CASE("processes come and go") {
   Gdb gdb;
   gdb.ask("!");

@@ -1,0 +1,199 @@
+// GuestTarget and UserTarget against a debug agent that is a thread of this test: what they ask it,
+// and in which order, when stops cross their requests.
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "debug/target/fake_target.hpp"
+#include "debug/target/guest_target.hpp"
+
+using namespace cowbird;
+using namespace cowbird::debug;
+using debug_agent::Command;
+using debug_agent::Header;
+using debug_agent::ResumeRecord;
+using debug_agent::StopRecord;
+
+namespace {
+
+constexpr std::int64_t kPid = 3;
+
+std::vector<std::byte> bytes_of(const auto &value) {
+  const auto bytes = std::as_bytes(std::span(&value, 1));
+  return {bytes.begin(), bytes.end()};
+}
+
+// Answers one client. A stop that is given to it arrives before the answer to the next ReadMemory.
+class FakeAgent {
+ public:
+  struct Resume {
+    std::uint64_t seen = 0;
+    std::vector<ResumeRecord> records;
+  };
+  FakeAgent() {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path_.data(), path_.size());
+    listener_ = UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    REQUIRE(::bind(listener_.get(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) == 0);
+    REQUIRE(::listen(listener_.get(), 1) == 0);
+    thread_ = std::thread([this] { serve(); });
+  }
+  ~FakeAgent() {
+    ::shutdown(listener_.get(), SHUT_RDWR);
+    thread_.join();
+    std::filesystem::remove(path_);
+  }
+  const std::string &path() const { return path_; }
+  void stops(std::int32_t tid) {
+    const std::lock_guard guard(mutex_);
+    StopRecord stop;
+    stop.pid = kPid;
+    stop.tid = tid;
+    stop.sequence = ++sequence_;
+    stop_ = stop;
+  }
+  std::vector<Resume> take_resumes() {
+    const std::lock_guard guard(mutex_);
+    return std::exchange(resumes_, {});
+  }
+
+ private:
+  void serve() {
+    const UniqueFd client(::accept(listener_.get(), nullptr, nullptr));
+    for (;;) {
+      Header header;
+      if (!receive(client.get(), std::as_writable_bytes(std::span(&header, 1)))) return;
+      std::vector<std::byte> body(header.size);
+      if (!receive(client.get(), body)) return;
+      const auto request = debug_agent::parse_request(header, body);
+      if (!request) return;
+      const auto reply = answer(client.get(), *request);
+      header.size = static_cast<std::uint32_t>(reply.size());
+      send(client.get(), header, reply);
+    }
+  }
+  std::vector<std::byte> answer(int client, const debug_agent::Request &request) {
+    const std::lock_guard guard(mutex_);
+    if (request.command == Command::Hello) return bytes_of(debug_agent::HelloReply{});
+    if (request.command == Command::Resume) {
+      resumes_.push_back(
+          {request.fields.address, debug_agent::records<ResumeRecord>(request.bytes)});
+    }
+    if (request.command != Command::ReadMemory) return {};
+    if (stop_) {
+      Header header;
+      header.command = static_cast<std::uint16_t>(Command::Stopped);
+      header.size = sizeof(StopRecord);
+      send(client, header, bytes_of(*stop_));
+      stop_.reset();
+    }
+    return std::vector<std::byte>(request.fields.length);
+  }
+  static bool receive(int fd, std::span<std::byte> out) {
+    return out.empty() ||
+           ::recv(fd, out.data(), out.size(), MSG_WAITALL) == static_cast<ssize_t>(out.size());
+  }
+  static void send(int fd, const Header &header, std::span<const std::byte> body) {
+    auto message = bytes_of(header);
+    message.insert(message.end(), body.begin(), body.end());
+    [[maybe_unused]] const auto sent = ::send(fd, message.data(), message.size(), MSG_NOSIGNAL);
+  }
+
+  std::string path_ =
+      (std::filesystem::temp_directory_path() / ("cowbird-agent-" + std::to_string(::getpid())))
+          .string();
+  UniqueFd listener_;
+  std::mutex mutex_;
+  std::optional<StopRecord> stop_;
+  std::uint64_t sequence_ = 0;
+  std::vector<Resume> resumes_;
+  std::thread thread_;
+};
+
+// A guest whose kernel runs, with process 3 attached and running.
+struct Guest {
+  explicit Guest(bool non_stop) {
+    GuestTarget::KernelSide side;
+    side.hard_stopped = [] { return false; };
+    side.serves = [] { return true; };
+    side.pause = side.unpause = [] {};
+    side.agent_socket = agent.path();
+    target.emplace(kernel, std::move(side));
+    REQUIRE(target->attach());
+    target->set_non_stop(non_stop);
+    go_on({kKernelPid, kAll});
+    REQUIRE(target->attach_process(kPid));
+    go_on({kPid, kAll});
+    agent.take_resumes();
+  }
+  void go_on(ThreadId which, int signal = 0) {
+    ResumeAction action;
+    action.thread = which;
+    action.signal = signal;
+    REQUIRE(target->resume(std::span(&action, 1)));
+  }
+  // While the answer to this is waited for, the stop comes.
+  void look() {
+    std::byte byte{};
+    REQUIRE(target->read_memory(kPid, 0x1000, std::span(&byte, 1)));
+  }
+  FakeAgent agent;
+  FakeTarget kernel{{}};
+  std::optional<GuestTarget> target;
+};
+
+}  // namespace
+
+TEST_CASE("non-stop: a stop that gdb has not seen keeps nobody else from going on") {
+  Guest guest(true);
+  guest.agent.stops(31);
+  guest.look();
+  guest.go_on({kPid, 30});
+  auto asked = guest.agent.take_resumes();
+  REQUIRE(asked.size() == 1);
+  CHECK(asked[0].seen == 0);  // so the agent leaves thread 31 as it is
+  REQUIRE(asked[0].records.size() == 1);
+  CHECK(asked[0].records[0].tid == 30);
+  const auto event = guest.target->next_event();
+  REQUIRE(event);
+  CHECK(event->thread == ThreadId{kPid, 31});
+  guest.go_on({kPid, kAll});
+  asked = guest.agent.take_resumes();
+  REQUIRE(asked.size() == 1);
+  CHECK(asked[0].seen == 1);
+}
+
+TEST_CASE("all-stop: the agent is told the signals although a stop comes first") {
+  Guest guest(false);
+  guest.agent.stops(30);
+  guest.look();
+  REQUIRE(guest.target->next_event());
+  guest.agent.stops(31);
+  guest.look();
+  guest.go_on({kPid, 30}, SIGUSR1);
+  const auto asked = guest.agent.take_resumes();
+  REQUIRE(asked.size() == 1);
+  CHECK(asked[0].seen == 1);
+  REQUIRE_FALSE(asked[0].records.empty());
+  CHECK(asked[0].records[0].signal == SIGUSR1);
+  const auto event = guest.target->next_event();
+  REQUIRE(event);
+  CHECK(event->thread == ThreadId{kPid, 31});
+}
+
+TEST_CASE("the stop of a process that was detached meanwhile is not told") {
+  Guest guest(true);
+  guest.agent.stops(31);
+  guest.look();
+  REQUIRE(guest.target->detach_process(kPid));
+  CHECK_FALSE(guest.target->next_event());
+}
