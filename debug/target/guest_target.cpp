@@ -307,8 +307,10 @@ bool GuestTarget::is_alive(ThreadId id) {
     pause();
     return kernel_.is_alive(id);
   }
-  const auto all = threads();
-  return std::any_of(all.begin(), all.end(), [&](const ThreadInfo &each) { return each.id == id; });
+  if (!attached_ || !user_) return false;
+  if (!stuck()) return user_->is_alive(id);
+  const KernelThread *thread = kernel_thread(id.tid, 0);
+  return thread && thread->pid == id.pid && user_->processes().contains(id.pid);
 }
 
 ThreadId GuestTarget::current_thread() {

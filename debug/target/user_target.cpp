@@ -117,10 +117,17 @@ class GuestFile final : public TargetFile {
 Result<void> UserTarget::attach(std::int64_t pid) {
   TRY(agent_->call(Command::Attach, of_process(pid)));
   processes_.insert(pid);
+  changed(still_);
   return {};
 }
 
+void UserTarget::changed(bool still) {
+  still_ = still;
+  threads_.clear();
+}
+
 void UserTarget::forget(std::int64_t pid) {
+  changed(still_);
   processes_.erase(pid);
   std::erase_if(conditions_, [pid](const auto &entry) { return entry.first.first == pid; });
 }
@@ -137,8 +144,10 @@ Result<void> UserTarget::kill(std::int64_t pid) {
   return {};
 }
 
-std::vector<ThreadInfo> UserTarget::threads() {
-  std::vector<ThreadInfo> list;
+const std::vector<ThreadInfo> &UserTarget::threads() {
+  if (still_ && !threads_.empty()) return threads_;
+  std::vector<ThreadInfo> &list = threads_;
+  list.clear();
   const auto bytes = agent_->call(Command::Threads);
   if (!bytes) return list;
   for (const auto &thread : records<debug_agent::ThreadRecord>(*bytes)) {
@@ -148,16 +157,27 @@ std::vector<ThreadInfo> UserTarget::threads() {
   return list;
 }
 
+bool UserTarget::is_alive(ThreadId id) {
+  const auto &list = threads();
+  return std::any_of(list.begin(), list.end(),
+                     [&](const ThreadInfo &each) { return each.id == id; });
+}
+
 Result<void> UserTarget::freeze() {
   TRY(agent_->call(Command::Freeze));
+  changed(true);
   return {};
 }
 
-void UserTarget::thaw_when_frozen() { agent_->post(Command::Thaw); }
+void UserTarget::thaw_when_frozen() {
+  changed(false);
+  agent_->post(Command::Thaw);
+}
 
 Result<void> UserTarget::set_non_stop(bool on) {
   RequestFields fields;
   fields.flags = on ? 1 : 0;
+  changed(false);
   TRY(agent_->call(Command::SetNonStop, fields));
   non_stop_ = on;
   return {};
@@ -211,6 +231,7 @@ Result<void> UserTarget::resume(std::span<const ResumeAction> actions, bool ever
 }
 
 Result<void> UserTarget::resume_as(std::span<const ResumeRecord> records) {
+  changed(false);
   RequestFields fields;
   fields.address = seen_;
   TRY(agent_->call(Command::Resume, fields, {}, std::as_bytes(records)));
@@ -244,6 +265,7 @@ std::optional<StopEvent> UserTarget::next_event(bool &went_on) {
   const auto stop = agent_->next_stop();
   if (!stop) return std::nullopt;
   seen_ = stop->sequence;
+  changed(stop->frozen != 0);
   if (!processes_.contains(stop->pid)) {  // detached while it was on its way
     went_on = true;
     return std::nullopt;
@@ -362,6 +384,7 @@ Result<void> UserTarget::write_registers(std::int64_t tid, const Registers &regi
   std::vector<std::byte> bytes(sizeof(regs));
   std::memcpy(bytes.data(), &regs, sizeof(regs));
   bytes.insert(bytes.end(), registers.xstate.begin(), registers.xstate.end());
+  changed(still_);  // it may have come out of a system call
   TRY(agent_->call(Command::SetRegisters, of_thread(tid), {}, bytes));
   return {};
 }

@@ -25,7 +25,8 @@ class UserTarget {
   // It is not shown any more; the agent is told by detach(), when it can answer.
   void forget(std::int64_t pid);
   Result<void> kill(std::int64_t pid);
-  std::vector<ThreadInfo> threads();
+  const std::vector<ThreadInfo> &threads();
+  bool is_alive(ThreadId id);
 
   Result<void> freeze();
   // Does not wait: what a freeze that was given up has done, or is yet to do, is undone.
@@ -66,6 +67,8 @@ class UserTarget {
   Result<void> resume_as(std::span<const debug_agent::ResumeRecord> records);
   StopEvent event_of(const debug_agent::StopRecord &stop);
   bool wanted(const debug_agent::StopRecord &stop);
+  // What was read is old; `still`: what is read now stays so for a while.
+  void changed(bool still);
   Result<std::uint64_t> word(std::int64_t pid, std::uint64_t address);
   Result<std::uint64_t> dynamic_entry(std::int64_t pid, std::int64_t tag);
   Result<std::string> string_at(std::int64_t pid, std::uint64_t address);
@@ -76,6 +79,9 @@ class UserTarget {
   std::vector<debug_agent::ResumeRecord> last_resume_;
   std::uint64_t seen_ = 0;  // the newest stop that next_event() has taken
   bool non_stop_ = false;
+  // The agent has frozen the guest, so the list is right until it thaws.
+  bool still_ = false;
+  std::vector<ThreadInfo> threads_;
 };
 
 }  // namespace cowbird::debug

@@ -53,13 +53,18 @@ class FakeAgent {
     std::filesystem::remove(path_);
   }
   const std::string &path() const { return path_; }
-  void stops(std::int32_t tid) {
+  void stops(std::int32_t tid, bool frozen = false) {
     const std::lock_guard guard(mutex_);
     StopRecord stop;
     stop.pid = kPid;
     stop.tid = tid;
+    stop.frozen = frozen ? 1 : 0;
     stop.sequence = ++sequence_;
     stop_ = stop;
+  }
+  unsigned take_lists() {
+    const std::lock_guard guard(mutex_);
+    return std::exchange(lists_, 0);
   }
   std::vector<Resume> take_resumes() {
     const std::lock_guard guard(mutex_);
@@ -88,6 +93,7 @@ class FakeAgent {
       resumes_.push_back(
           {request.fields.address, debug_agent::records<ResumeRecord>(request.bytes)});
     }
+    if (request.command == Command::Threads) return list();
     if (request.command != Command::ReadMemory) return {};
     if (stop_) {
       Header header;
@@ -97,6 +103,18 @@ class FakeAgent {
       stop_.reset();
     }
     return std::vector<std::byte>(request.fields.length);
+  }
+  std::vector<std::byte> list() {
+    ++lists_;
+    std::vector<std::byte> out;
+    for (const std::int32_t tid : {30, 31}) {
+      debug_agent::ThreadRecord record;
+      record.pid = kPid;
+      record.tid = tid;
+      const auto bytes = bytes_of(record);
+      out.insert(out.end(), bytes.begin(), bytes.end());
+    }
+    return out;
   }
   static bool receive(int fd, std::span<std::byte> out) {
     return out.empty() ||
@@ -116,6 +134,7 @@ class FakeAgent {
   std::optional<StopRecord> stop_;
   std::uint64_t sequence_ = 0;
   std::vector<Resume> resumes_;
+  unsigned lists_ = 0;
   std::thread thread_;
 };
 
@@ -125,7 +144,8 @@ struct Guest {
     GuestTarget::KernelSide side;
     side.hard_stopped = [] { return false; };
     side.serves = [] { return true; };
-    side.pause = side.unpause = [] {};
+    side.pause = [this] { ++pauses; };
+    side.unpause = [] {};
     side.agent_socket = agent.path();
     target.emplace(kernel, std::move(side));
     REQUIRE(target->attach());
@@ -148,6 +168,7 @@ struct Guest {
   }
   FakeAgent agent;
   FakeTarget kernel{{}};
+  unsigned pauses = 0;
   std::optional<GuestTarget> target;
 };
 
@@ -196,4 +217,23 @@ TEST_CASE("the stop of a process that was detached meanwhile is not told") {
   guest.look();
   REQUIRE(guest.target->detach_process(kPid));
   CHECK_FALSE(guest.target->next_event());
+}
+
+TEST_CASE("while a guest stands still its threads are listed once, and the kernel is left alone") {
+  Guest guest(false);
+  guest.agent.stops(30, true);
+  guest.look();
+  REQUIRE(guest.target->next_event());
+  guest.agent.take_lists();
+  guest.pauses = 0;
+  for (int i = 0; i < 3; ++i) {
+    CHECK(guest.target->is_alive({kPid, 31}));
+    CHECK_FALSE(guest.target->is_alive({kPid, 32}));
+  }
+  CHECK(guest.agent.take_lists() == 1);
+  CHECK(guest.pauses == 0);
+  guest.go_on({kPid, kAll});
+  CHECK(guest.target->is_alive({kPid, 31}));
+  CHECK(guest.target->is_alive({kPid, 31}));
+  CHECK(guest.agent.take_lists() == 2);  // it runs
 }
