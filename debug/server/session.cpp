@@ -128,6 +128,13 @@ void Session::reply_error(Errno error, std::string_view words) {
     reply_error(error);
 }
 
+// gdb prints the whole answer to what sets registers, so there words need no agreement.
+void Session::reply_written(const Result<void> &done) {
+  const auto words = target_.last_words();
+  if (done || words.empty()) return reply_result(done);
+  reply("E." + plain(words));
+}
+
 bool Session::console(std::string_view words) {
   while (!words.empty()) {
     const auto part = words.substr(0, kConsoleChunk);

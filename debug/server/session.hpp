@@ -122,6 +122,7 @@ class Session {
   void write_all(const Arguments &);
   void read_one(const Arguments &);
   void write_one(const Arguments &);
+  void reply_written(const Result<void> &done);
   bool keeps_value(ThreadId thread, unsigned number, std::string_view hex);
   void read_memory(const Arguments &);
   void read_memory_binary(const Arguments &);

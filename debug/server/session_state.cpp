@@ -148,7 +148,7 @@ void Session::write_all(const Arguments &arguments) {
   if (change.xstate == (*now)->xstate) change.xstate.clear();
   const auto done = target_.write_registers(*thread, change);
   registers_.erase(*thread);
-  reply_result(done);
+  reply_written(done);
 }
 
 void Session::write_one(const Arguments &arguments) {
@@ -164,10 +164,11 @@ void Session::write_one(const Arguments &arguments) {
     parsed = layout_->set(change, number, arguments.text(1));
   }
   if (!parsed && keeps_value(*thread, number, arguments.text(1))) return reply_ok();
+  if (parsed.is(Errno::OpNotSupp)) return reply("E.This register cannot be set here.");
   if (!parsed) return reply_error(parsed.error());
   const auto done = target_.write_registers(*thread, change);
   registers_.erase(*thread);
-  reply_result(done);
+  reply_written(done);
 }
 
 // Whether the register has this value already: gdb sets all of them back after it has called a

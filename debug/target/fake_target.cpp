@@ -191,7 +191,8 @@ Result<void> FakeTarget::write_registers(ThreadId id, const Registers &registers
   auto *thread = find(id);
   if (thread == nullptr) return Err(Errno::Srch);
   const auto has = thread->sleeps ? saved_only(thread->registers).known : ~0u;
-  if ((registers.known & ~has) != 0) return Err(Errno::OpNotSupp);
+  words_ = (registers.known & ~has) != 0 ? "The thread sleeps." : "";
+  if (!words_.empty()) return Err(Errno::OpNotSupp);
   for (unsigned i = 0; i < kRegCount; ++i)
     if (registers.has(static_cast<Reg>(i))) thread->registers.value[i] = registers.value[i];
   if (!registers.xstate.empty()) thread->registers.xstate = registers.xstate;

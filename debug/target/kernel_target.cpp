@@ -30,6 +30,10 @@ constexpr unsigned long long user_regs_struct::*kHostRegisters[kRegCount] = {
     &user_regs_struct::fs_base, &user_regs_struct::gs_base, &user_regs_struct::orig_rax,
 };
 
+constexpr const char *kSleeps =
+    "The registers of a kernel thread that is not on a vCPU lie saved on its stack; they cannot be "
+    "changed, and no function can be called there. Choose a thread that runs.";
+
 }  // namespace
 
 KernelTarget::KernelTarget(pid_t host_pid, OpenView open_view)
@@ -423,6 +427,7 @@ Result<Registers> KernelTarget::read_registers(ThreadId id) {
 }
 
 Result<void> KernelTarget::write_registers(ThreadId id, const Registers &registers) {
+  words_.clear();
   if (!attached() || id.pid != kKernelPid) return Err(Errno::Srch);
   const auto place = place_of(id.tid);
   if (!place) return Err(Errno::Srch);
@@ -439,10 +444,7 @@ Result<void> KernelTarget::write_registers(ThreadId id, const Registers &registe
   for (std::size_t i = 0; i < kRegCount; ++i) {
     const auto reg = static_cast<Reg>(i);
     if (!registers.has(reg) || (now.has(reg) && now.get(reg) == registers.get(reg))) continue;
-    words_ =
-        "The registers of a kernel thread that is not on a vCPU lie saved on its stack; they "
-        "cannot "
-        "be changed, and no function can be called there. Choose a thread that runs.";
+    words_ = kSleeps;
     return Err(Errno::OpNotSupp);
   }
   return {};

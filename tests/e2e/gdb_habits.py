@@ -27,6 +27,12 @@ def a_function_is_called_and_gdb_detaches(scratch):
             thread = re.search(r'^\*? +(\d+) .*"irq \(host\)"', gdb.run("info threads"), re.M).group(1)
             gdb.run(f"thread {thread}")
             contains(gdb.run("print (int)getpid()"), f"= {guest.process.pid}")
+            # A thread that sleeps has nowhere to run it; gdb says why, and knows its registers as before.
+            thread = re.search(r'^\*? +(\d+) .*"sh/1" \(sleeping', gdb.run("info threads"), re.M).group(1)
+            gdb.run(f"thread {thread}")
+            before = gdb.run("info registers rsp rip")
+            refused(gdb, "print (int)getpid()", "no function can be called there. Choose a thread that runs.")
+            contains(gdb.run("info registers rsp rip"), before)
             gdb.run("detach")
             guest.goes_on()
 

@@ -219,8 +219,8 @@ TEST_CASE("registers of running and of sleeping threads") {
   CHECK(gdb.target.register_of({kKernelPid, 1}, Reg::Rax) == 6);
   gdb.ask("Hg" + kernel_thread(3));
   CHECK(gdb.ask("p0") == "xxxxxxxxxxxxxxxx");
-  CHECK(gdb.ask("P0=0500000000000000") == "E5f");
-  CHECK(gdb.ask("P3=0500000000000000") == "E5f");
+  CHECK(gdb.ask("P0=0500000000000000") == "E.The thread sleeps.");
+  CHECK(gdb.ask("P3=0500000000000000") == "E.The thread sleeps.");
   // What a sleeping thread has not saved is left out of `G`, unless it would be changed by it.
   all = gdb.ask("g");
   CHECK(gdb.ask("G" + all) == "OK");
