@@ -79,7 +79,7 @@ std::unique_ptr<Target> make_live_guest(pid_t host_pid) {
   side.unpause = [kernel] { kernel->unpause(); };
   side.view = [kernel] { return kernel->view(); };
   side.host_pid = host_pid;
-  side.agent_socket = agent_socket_of(host_pid);
+  side.agent_socket = [host_pid] { return agent_socket_of(host_pid); };
   side.keep = parts;
   auto guest = std::make_unique<GuestTarget>(*kernel, std::move(side));
   parts->monitor = std::make_unique<Monitor>(*guest, [kernel] { return kernel->view(); });

@@ -31,7 +31,7 @@ Result<std::unique_ptr<AgentClient>> AgentClient::connect(const std::string &soc
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (socket.empty() || socket.size() >= sizeof(address.sun_path)) {
-    why = "The guest has no debug agent: it has no run-time directory.";
+    why = "The guest has no debug agent: it has not started one yet, or has no run-time directory.";
     return Err(Errno::NoEnt);
   }
   std::memcpy(address.sun_path, socket.data(), socket.size());

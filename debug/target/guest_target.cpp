@@ -217,7 +217,7 @@ Result<void> GuestTarget::connect() {
   waiting.ready = [this](std::string &why) { return make_ready(why); };
   waiting.fd = with_kernel_ ? kernel_.event_fd() : -1;
   waiting.turn = [this] { return give_kernel_its_turn(); };
-  auto client = TRY(AgentClient::connect(side_.agent_socket, std::move(waiting), words_));
+  auto client = TRY(AgentClient::connect(side_.agent_socket(), std::move(waiting), words_));
   user_ = std::make_unique<UserTarget>(std::shared_ptr<AgentClient>(std::move(client)));
   agent_fd_ = user_->agent().fd();
   if (watching_) {

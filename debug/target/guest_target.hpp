@@ -33,7 +33,8 @@ class GuestTarget final : public Target {
     std::function<void()> pause, unpause;
     std::function<KernelView *()> view;  // nullptr: there is none
     pid_t host_pid = 0;
-    std::string agent_socket;    // of the debug agent; empty: the guest has none
+    // Of the debug agent; empty: the guest has none, or none yet, for we are there before it.
+    std::function<std::string()> agent_socket;
     std::shared_ptr<void> keep;  // what the others refer to
     // The monitor's commands and tables, which come from the kernel's structures.
     std::function<bool(const std::string &, ThreadId, const OutputSink &)> monitor;

@@ -40,6 +40,14 @@ def unix_server_waits_refuses_a_second_and_outlives_a_killed_gdb(scratch):
         guest.goes_on()
         with guest.gdb(at=server) as second:
             contains(second.run("info threads"), '"sh/1"')
+            # This server was there before the agent that knows the guest's programs.
+            second.run("add-inferior")
+            second.run("inferior 2")
+            second.run("attach 1")
+            second.stopped()
+            contains(second.run("info inferiors"), "process 1 ")
+            second.run("detach")
+            second.run("inferior 1")
             contains(go_to(second, "cowbird::sys_exit_group"), "sys_exit_group")
             second.run("detach")
             guest.goes_on()

@@ -146,7 +146,7 @@ struct Guest {
     side.serves = [] { return true; };
     side.pause = [this] { ++pauses; };
     side.unpause = [] {};
-    side.agent_socket = agent.path();
+    side.agent_socket = [this] { return agent.path(); };
     target.emplace(kernel, std::move(side));
     REQUIRE(target->attach());
     target->set_non_stop(non_stop);
