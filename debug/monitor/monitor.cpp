@@ -67,7 +67,7 @@ struct Monitor::Command {
 
 const std::vector<Monitor::Command> &Monitor::commands() {
   static const std::vector<Command> all = {
-      {"help", "", "this list", &Monitor::help, false},
+      {"help", "[COMMAND]", "this list, or one line of it", &Monitor::help, false},
       {"ps", "", "guest processes and their threads, with what each is doing", &Monitor::ps},
       {"log", "[COUNT]", "the last lines of the kernel log, 40 of them", &Monitor::log},
       {"bt", "[TID|NAME|all]",
@@ -112,8 +112,14 @@ bool Monitor::run(const std::string &command, ThreadId current, const OutputSink
   return true;
 }
 
-bool Monitor::help(const Words &, const OutputSink &out) {
-  for (const Command &command : commands()) {
+bool Monitor::help(const Words &words, const OutputSink &out) {
+  const auto &all = commands();
+  const auto wanted = [&](const Command &each) { return words.empty() || each.name == words[0]; };
+  if (std::none_of(all.begin(), all.end(), wanted)) {
+    return say(out, "There is no monitor command \"{}\"; \"monitor help\" lists them.\n", words[0]);
+  }
+  for (const Command &command : all) {
+    if (!wanted(command)) continue;
     const std::string usage =
         command.arguments.empty() ? command.name : command.name + " " + command.arguments;
     if (!say(out, "monitor {:<20} {}\n", usage, command.help)) return false;

@@ -103,5 +103,45 @@ def non_stop_with_a_guest_process(scratch):
         guest.goes_on()
 
 
+WITH_WORK = "echo up; /t/debuggee-static threads > /dev/null & while :; do cat /proc/3/stat; sleep 0.05; done"
+
+
+def works(guest):
+    """The program, which nobody holds, uses the processor."""
+    def used():
+        lines = [line.split() for line in guest.text().splitlines()[:-1] if line.startswith("3 (debuggee")]
+        return int(lines[-1][13]) + int(lines[-1][14]) if lines else -1
+    until(lambda: used() >= 0, "the program")
+    before = used()
+    until(lambda: used() > before, "work of the program")
+
+
+@test
+def gdb_leaves_in_the_middle_of_a_step(scratch):
+    """Non-stop, where gdb lets it: threads that step, stand and run go on as if nothing had been."""
+    with Guest(scratch, WITH_WORK, vcpus=2) as guest:
+        with guest.gdb("-iex", "set non-stop on", stop=False) as gdb:
+            until(lambda: "(running)" not in gdb.run("info threads"), "the stops of all threads")
+            gdb.run("continue -a &")
+            works(guest)
+            gdb.run("add-inferior")
+            gdb.run("inferior 2")
+            gdb.run(f"file {guest.program.parent}/tests/e2e/debuggee-static")
+            for leave in (lambda: gdb.run("detach"), gdb.kill):
+                gdb.records.clear()
+                gdb.run("attach 3")
+                until(lambda: not any("(running)" in t for t in threads_of(gdb, 2)), "the stops of the program")
+                gdb.run("tbreak debuggee.c:add")
+                gdb.run("continue -a &")
+                stop = gdb.stopped()
+                while "breakpoint-hit" not in stop:
+                    stop = gdb.stopped()
+                gdb.run("-thread-select " + re.search(r'thread-id="(\d+)"', stop).group(1))
+                gdb.run("stepi 1000000 &")
+                leave()
+                works(guest)
+        guest.goes_on()
+
+
 if __name__ == "__main__":
     main()

@@ -147,11 +147,14 @@ def monitor_commands(scratch):
     with guest(machine(scratch, vcpus=2)):
         text = gdb("monitor help", "monitor ps", "monitor log 5", "monitor irq", "monitor locks",
                    "monitor mounts", "monitor plugins", "monitor time", "monitor nonsense",
-                   "monitor log x", "monitor bt sleep")
+                   "monitor log x", "monitor bt sleep", "monitor ps x", "monitor help irq", "monitor help nothing")
         for part in ("monitor bt [TID|NAME|all]", "big kernel lock: ", "timer", "none on /mnt type tmpfs (rw)",
                      "fd.so", "monotonic", '"x" is no number of lines', "nanosleep",
-                     "from system call", "cowbird_switch_context"):
+                     "from system call", "cowbird_switch_context", "ps takes no argument: monitor ps",
+                     'There is no monitor command "nothing"'):
             contains(text, part, "monitor")
+        check(len(re.findall(r"^monitor irq +interrupt sources", text, re.M)) == 2, text)
+        check(len(re.findall(r"^monitor locks", text, re.M)) == 1, text)
         check(re.search(r"^1 +1 +0 +\d+ +cat ", text, re.M), text)
 
 
