@@ -347,7 +347,13 @@ void Session::catch_syscalls(const Arguments &arguments) {
   std::vector<std::int64_t> wanted;
   for (std::size_t i = 1; i < list->size(); ++i)
     wanted.push_back(static_cast<std::int64_t>((*list)[i]));
-  reply_result(target_.catch_syscalls(general_pid(), list->front() == 1, wanted));
+  const bool on = list->front() == 1;
+  const auto pid = general_pid();
+  auto done = target_.catch_syscalls(pid, on, wanted);
+  // gdb does not say which process it means: after an exec it is often another one than Hg's.
+  if (done.is(Errno::OpNotSupp) && current_.pid != pid)
+    done = target_.catch_syscalls(current_.pid, on, wanted);
+  reply_result(done);
 }
 
 void Session::thread_events(const Arguments &arguments) {

@@ -506,6 +506,7 @@ Result<void> FakeTarget::remove_breakpoint(const Breakpoint &breakpoint) {
 
 Result<void> FakeTarget::catch_syscalls(std::int64_t pid, bool on,
                                         std::span<const std::int64_t> numbers) {
+  if (pid == kKernelPid && !options_.kernel_calls) return Err(Errno::OpNotSupp);
   if (!on)
     caught_.erase(pid);
   else

@@ -27,6 +27,7 @@ class FakeTarget : public Target {
     unsigned sleeping = 2;  // and that sleep
     bool live = true;       // false: a core file
     unsigned debug_registers = 4;
+    bool kernel_calls = true;  // false: system calls of the kernel cannot be caught
   };
   static constexpr std::uint64_t kCode = 0x10000;  // without a program: a page of nop, and a loop
   static constexpr std::uint64_t kData = 0x20000;

@@ -103,6 +103,23 @@ def non_stop_with_a_guest_process(scratch):
         guest.goes_on()
 
 
+@test
+def a_system_call_is_caught_after_an_exec_too(scratch):
+    """gdb asks for it anew then, and does not say in which process."""
+    with Guest(scratch, "echo up; read line; exec sleep 1000") as guest, guest.gdb() as gdb:
+        gdb.run("add-inferior")
+        gdb.run("inferior 2")
+        gdb.run("attach 1")
+        gdb.stopped()
+        gdb.run("catch syscall clock_nanosleep")
+        gdb.run("continue")
+        guest.type()
+        gdb.stopped()
+        contains(gdb.console, "is executing new program")
+        contains(gdb.console, "(call to syscall clock_nanosleep)")
+        check("Error inserting" not in "".join(gdb.log), "gdb's complaint")
+
+
 WITH_WORK = "echo up; /t/debuggee-static threads > /dev/null & while :; do cat /proc/3/stat; sleep 0.05; done"
 
 

@@ -460,6 +460,15 @@ TEST_CASE("system calls, signals and siginfo") {
   CHECK(gdb.ask("qGetTLSAddr:" + kernel_thread(1) + ",10,0") == "28");  // fs_base is 24 here
 }
 
+TEST_CASE("system calls are caught in the process that has stopped, whatever Hg says") {
+  Gdb gdb({.kernel_calls = false});
+  CHECK(gdb.ask("QCatchSyscalls:1;27") == "E5f");
+  REQUIRE(gdb.ask("vAttach;1").starts_with("T00thread:p1.1;"));
+  gdb.ask("Hg" + kernel_thread(1));
+  CHECK(gdb.ask("QCatchSyscalls:1;27") == "OK");
+  CHECK(gdb.ask("QCatchSyscalls:0") == "OK");
+}
+
 TEST_CASE("a file gives little where gdb looks once, and more where it reads on") {
   const auto path =
       std::filesystem::temp_directory_path() / ("cowbird-vfile-" + std::to_string(::getpid()));
