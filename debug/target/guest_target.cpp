@@ -71,6 +71,7 @@ void GuestTarget::detach_all() {
   watch(false);
   // The agent sees its client go as soon as the kernel runs, and undoes all that was done.
   forget_agent();
+  orphans_.clear();
   unpause();
   ready_.clear();
   kernel_ready_.clear();
@@ -229,7 +230,7 @@ Result<void> GuestTarget::connect() {
 }
 
 Result<UserTarget *> GuestTarget::user() {
-  if (user_ && user_->agent().gone()) forget_agent();
+  if (user_ && user_->agent().gone()) lose_agent();
   if (!attached_) return Err(Errno::Srch);
   if (!user_) TRY(connect());
   return user_.get();

@@ -17,6 +17,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <set>
 
 #include "base/unique_fd.hpp"
 #include "debug/target/target.hpp"
@@ -110,6 +111,9 @@ class GuestTarget final : public Target {
   Result<UserTarget *> user();
   Result<void> connect();
   void forget_agent();
+  // It has gone by itself, and the processes that gdb knows with it.
+  void lose_agent();
+  void tell_of_orphans();
   Result<void> detach_kernel();
   void find_view(std::int64_t &pid, std::string &path) const;
   void tell_options();
@@ -152,6 +156,9 @@ class GuestTarget final : public Target {
   bool thread_events_ = false, fork_events_ = false, exec_events_ = false;
   bool user_in_focus_ = false;  // gdb let guest threads run last, not the kernel
   std::vector<int> passed_;
+  // Attached to an agent that has gone: told when the kernel turns out to have restarted. Its end
+  // says enough.
+  std::set<std::int64_t> orphans_;
   std::deque<StopEvent> ready_;         // to be given, one at a resume
   std::deque<StopEvent> kernel_ready_;  // the same, of the kernel: it is hard stopped
   std::deque<Later> waiting_;

@@ -210,6 +210,23 @@ std::optional<StopEvent> GuestTarget::given(StopEvent event, Standing standing) 
   return event;
 }
 
+void GuestTarget::lose_agent() {
+  orphans_.insert(user_->processes().begin(), user_->processes().end());
+  forget_agent();
+  if (!with_kernel_) tell_of_orphans();
+}
+
+void GuestTarget::tell_of_orphans() {
+  for (const std::int64_t pid : std::exchange(orphans_, {})) {
+    StopEvent event;
+    event.thread = {pid, pid};
+    event.reason = StopReason::ProcessKilled;
+    event.signal = SIGKILL;
+    ready_.push_back(event);
+  }
+  wake();
+}
+
 std::optional<StopEvent> GuestTarget::kernel_event() {
   std::optional<StopEvent> event;
   if (!with_kernel_) return std::nullopt;
@@ -220,6 +237,10 @@ std::optional<StopEvent> GuestTarget::kernel_event() {
     event = kernel_.next_event();
   }
   if (!event) return std::nullopt;
+  if (event->reason == StopReason::Exec) {  // a reboot
+    if (user_) lose_agent();
+    tell_of_orphans();
+  }
   const bool choice = event->reason == StopReason::Interrupted;
   return given(std::move(*event), choice ? Standing::HardByChoice : Standing::Hard);
 }
@@ -235,7 +256,7 @@ std::optional<StopEvent> GuestTarget::user_event() {
   }
   if (!event && went_on) wake();
   if (!event) {
-    if (user_->agent().gone()) forget_agent();
+    if (user_->agent().gone()) lose_agent();
     return std::nullopt;
   }
   if (!non_stop_) {

@@ -120,6 +120,32 @@ def a_system_call_is_caught_after_an_exec_too(scratch):
         check("Error inserting" not in "".join(gdb.log), "gdb's complaint")
 
 
+@test
+def a_reboot_ends_the_guests_programs(scratch):
+    """gdb knows process 1 of the first boot no more, and can attach that of the second."""
+    server = scratch / "gdb"
+    with Guest(scratch, "echo up; read line; reboot -f", debug=f'gdb = "unix:{server}"') as guest:
+        with guest.gdb(at=server) as gdb:
+            gdb.run("add-inferior")
+            gdb.run("inferior 2")
+            gdb.run("attach 1")
+            gdb.stopped()
+            gdb.run("set schedule-multiple on")
+            gdb.run("continue")
+            guest.type()
+            gdb.stopped()
+            contains(gdb.console, "Program terminated with signal SIGKILL")
+            check("process 1 " not in gdb.run("info inferiors"), "process 1 of the first boot is gone")
+            gdb.run("inferior 1")
+            gdb.run("continue")
+            guest.says("up", 2)
+            gdb.interrupt_until_stopped()
+            gdb.run("inferior 2")
+            gdb.run("attach 1")
+            gdb.stopped()
+            contains(gdb.run("info inferiors"), "process 1 ")
+
+
 WITH_WORK = "echo up; /t/debuggee-static threads > /dev/null & while :; do cat /proc/3/stat; sleep 0.05; done"
 
 
