@@ -18,7 +18,8 @@
 namespace cowbird {
 
 // Reaches every host thread of the kernel at any time, unlike other signals: for a look at where a
-// thread is (mconsole/stuck.hpp). Nobody handles it before that is asked for.
+// thread is (mconsole/stuck.hpp). One that somebody else sends ends the process
+// (boot/end_signals.hpp).
 inline constexpr int kLookSignal = SIGUSR2;
 
 // Owns one host thread; it must be joined before it is destroyed.

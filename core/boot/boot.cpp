@@ -3,16 +3,15 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
-#include <thread>
 
 #include "base/host_process.hpp"
 #include "base/log.hpp"
 #include "base/own_program.hpp"
 #include "boot/debug_stop.hpp"
+#include "boot/end_signals.hpp"
 #include "boot/machine.hpp"
 #include "boot/panic.hpp"
 #include "debug_agent/debug_agent.hpp"
@@ -32,42 +31,6 @@
 namespace cowbird {
 namespace {
 
-// The signals that ask the program to go. A thread of its own waits for them, so that they work
-// even when the guest kernel hangs: it puts the host's terminal right, takes the stubs along and
-// dies of the signal, as the sender expects. Those that end a program unless it says otherwise, but
-// two: the kernel looks at its threads with kLookSignal, and a panic sets itself a limit with
-// SIGALRM.
-constexpr int kDeadlySignals[] = {SIGTERM, SIGINT,    SIGHUP,  SIGQUIT, SIGXCPU,  SIGUSR1,
-                                  SIGIO,   SIGVTALRM, SIGPROF, SIGPWR,  SIGSTKFLT};
-// A guest that writes to a closed pipe of the host, or beyond the size that the host allows a file,
-// gets EPIPE or EFBIG; the kernel must not die of it.
-constexpr int kIgnoredSignals[] = {SIGPIPE, SIGXFSZ};
-
-sigset_t deadly_set() {
-  sigset_t set;
-  ::sigemptyset(&set);
-  for (const int s : kDeadlySignals) ::sigaddset(&set, s);
-  return set;
-}
-
-void wait_for_deadly_signal() {
-  const sigset_t set = deadly_set();
-  int signal = 0;
-  if (::sigwait(&set, &signal) != 0) return;
-  boot::run_emergencies();
-  ::signal(signal, SIG_DFL);
-  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  ::raise(signal);
-  ::_exit(128 + signal);
-}
-
-void watch_deadly_signals() {
-  const sigset_t set = deadly_set();
-  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  for (const int s : kIgnoredSignals) ::signal(s, SIG_IGN);
-  std::thread(wait_for_deadly_signal).detach();
-}
-
 // A machine that got a random name keeps it when it restarts: this variable of the environment
 // tells the process that we become.
 constexpr const char *kRestartName = "COWBIRD_RESTART_NAME";
@@ -83,11 +46,7 @@ std::string name_from_restart() {
 [[noreturn]] void re_execute(const std::string &random_name) {
   std::vector<std::string> words = own_words();
   const std::vector<char *> argv = exec_pointers(words);
-  // Any thread may be the caller; the program starts with nothing blocked.
-  sigset_t nothing;
-  ::sigemptyset(&nothing);
-  ::pthread_sigmask(SIG_SETMASK, &nothing, nullptr);
-  for (const int s : kIgnoredSignals) ::signal(s, SIG_DFL);
+  boot::restore_end_signals();
   if (!random_name.empty()) ::setenv(kRestartName, random_name.c_str(), 1);
   ::execv(own_program(), argv.data());
   std::fprintf(stderr, "cowbird: cannot start again: %s\n", std::strerror(errno));
@@ -109,13 +68,11 @@ bool Machine::start(std::string &error) {
                         errno_text(installed.error()));
     return false;
   }
+  boot::watch_end_signals();
   if (!claim_instance(error)) return false;
   boot::at_emergency([](void *) { restore_host_terminals(); }, nullptr,
                      boot::EmergencyFor::EndAndHalt);
 
-  // Before the first thread is made: a thread that has these signals unblocked would die of them at
-  // once.
-  watch_deadly_signals();
   if (!set_up_debugging(error)) return false;
   auto memory = PhysMemory::create(request_.config.memory, error);
   if (!memory) return false;

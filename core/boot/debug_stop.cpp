@@ -2,7 +2,6 @@
 
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include <ctime>
 
 #include "base/own_program.hpp"
+#include "boot/panic_timer.hpp"
 #include "sched/bkl.hpp"
 
 extern "C" {
@@ -56,11 +56,6 @@ std::atomic<bool> core_done{false};
 
 void print_error(const char *text) {
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text, std::strlen(text));
-}
-
-void disarm_watchdog() {
-  const itimerval never{};
-  ::setitimer(ITIMER_REAL, &never, nullptr);
 }
 
 // The process that was asked to write gets the memory of this one for the moment before its exec.
@@ -113,7 +108,7 @@ bool panic_stands_still() { return prepared.stand_still; }
 
 void write_panic_core(const char *message) {
   if (!prepared.core || core_done.exchange(true)) return;
-  disarm_watchdog();
+  stop_panic_timer();
   // The writer is no ancestor of ours, which Yama's default demands.
   ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
   const pid_t writer = start_writer(message);
@@ -134,7 +129,7 @@ void write_panic_core(const char *message) {
 
 // It takes the lock if it can, for good.
 void stand_still_after_panic() NO_THREAD_SAFETY_ANALYSIS {
-  disarm_watchdog();
+  stop_panic_timer();
   ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
   char line[512];
   std::snprintf(line, sizeof line,

@@ -3,7 +3,6 @@
 #include <cxxabi.h>
 #include <fmt/format.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include <array>
@@ -20,6 +19,7 @@
 #include "boot/boot.hpp"
 #include "boot/debug_journal.hpp"
 #include "boot/debug_stop.hpp"
+#include "boot/panic_timer.hpp"
 #include "boot/symbols.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/stack.hpp"
@@ -29,7 +29,6 @@ namespace cowbird::boot {
 namespace {
 
 constexpr std::size_t kLogLines = 20;
-constexpr int kWatchdogSeconds = 2;
 
 struct Emergency {
   std::atomic<void (*)(void *)> function{nullptr};
@@ -38,7 +37,7 @@ struct Emergency {
 };
 std::array<Emergency, kMaxEmergencies> emergencies;
 
-// What a panic has got to print. Static, so that a second fault or the watchdog, which may
+// What a panic has got to print. Static, so that a second fault or the timer, which may
 // interrupt it anywhere, can finish the part that needs no memory.
 struct Panic {
   char message[1024];
@@ -142,21 +141,8 @@ void undo_on_host() {
   end_of_panic();
 }
 
-void on_watchdog(int) { finish_early("the panic hangs"); }
-
-void start_watchdog() {
-  struct sigaction action {};
-  action.sa_handler = on_watchdog;
-  action.sa_flags = SA_ONSTACK;
-  ::sigaction(SIGALRM, &action, nullptr);
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGALRM);
-  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-  itimerval value{};
-  value.it_value.tv_sec = kWatchdogSeconds;
-  ::setitimer(ITIMER_REAL, &value, nullptr);
-}
+// Should the report hang, for a lock that it needs or over a broken stack.
+void on_hang() { finish_early("the panic hangs"); }
 
 // True for the one host thread that may report. Another thread's panic waits for the end of the
 // process; the same thread's is a fault in the report itself.
@@ -202,7 +188,7 @@ void on_panic(const std::string &message) {
   if (!claim_panic()) finish_early("a second panic in the report");
   std::snprintf(the_panic.message, sizeof the_panic.message, "%s", message.c_str());
   cowbird_panic_stop(the_panic.message);
-  start_watchdog();
+  start_panic_timer(on_hang);
   undo_on_host();
   print_head();
   const auto here = reinterpret_cast<std::uint64_t>(__builtin_frame_address(0));
@@ -227,6 +213,8 @@ const char *signal_text(int signal) {
       return "trap instruction (SIGTRAP)";
     case SIGABRT:
       return "abort() was called";
+    case SIGSYS:
+      return "a system call that the host forbids (SIGSYS)";
   }
   return "unknown fault";
 }
@@ -270,7 +258,7 @@ void on_fault(int signal, siginfo_t *info, void *raw_context) {
   const auto &context = *static_cast<const ucontext_t *>(raw_context);
   describe_fault(the_panic.message, sizeof the_panic.message, signal, *info, context);
   cowbird_panic_stop(the_panic.message);
-  start_watchdog();
+  start_panic_timer(on_hang);
   undo_on_host();
   print_head();
   const auto sp = static_cast<std::uint64_t>(context.uc_mcontext.gregs[REG_RSP]);
@@ -297,7 +285,7 @@ Result<void> install_fault_handlers() {
   action.sa_sigaction = on_fault;
   // Not deferred: a fault in the report must arrive.
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-  for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT}) {
+  for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS}) {
     if (::sigaction(signal, &action, nullptr) != 0) return Err(errno_from_host(errno));
   }
   return {};

@@ -16,8 +16,8 @@ namespace cowbird::boot {
 // Makes panic() do the above. Once, before anything can fail.
 void install_panic_handler();
 
-// Makes SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP and SIGABRT of kernel code a panic with a
-// backtrace of the fault, and names an overflow of a kernel stack so. Once, on the process' first
+// Makes SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS and SIGABRT of kernel code a panic with
+// a backtrace of the fault, and names an overflow of a kernel stack so. Once, on the process' first
 // thread; HostThread gives the others the signal stack that this needs.
 Result<void> install_fault_handlers();
 

@@ -16,6 +16,7 @@
 #include "base/host_thread.hpp"
 #include "base/log.hpp"
 #include "boot/backtrace.hpp"
+#include "boot/end_signals.hpp"
 #include "sched/thread.hpp"
 
 namespace cowbird::mconsole {
@@ -37,7 +38,10 @@ struct Note {
 };
 Note note;
 
-void on_signal(int, siginfo_t *, void *raw) {
+void on_signal(int signal, siginfo_t *info, void *raw) {
+  if (info->si_code != SI_TKILL || info->si_pid != ::getpid()) {
+    return boot::pass_on_end_signal(signal);
+  }
   const int saved = errno;
   pid_t self = static_cast<pid_t>(::syscall(SYS_gettid));
   if (note.wanted.compare_exchange_strong(self, 0)) {

@@ -75,11 +75,34 @@ def directory_of_a_dead_guest_is_used_again(scratch):
 
 @test
 def deadly_signals_take_the_directory_along(scratch):
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU,
-                   signal.SIGUSR1, signal.SIGIO, signal.SIGPWR):
+    # All that end a program (signal(7)), but for the faults.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1,
+                   signal.SIGUSR2, signal.SIGIO, signal.SIGPWR, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF,
+                   signal.SIGSTKFLT, signal.SIGRTMIN, signal.SIGRTMAX):
         with Guest(scratch) as guest:
             os.kill(guest.pid(), number)
             guest.ended(-number)
+
+
+@test
+def the_kernels_own_signals_from_somebody_else(scratch):
+    def panicked():
+        return Guest(scratch, "echo c > /proc/sysrq-trigger", machine='[debug]\non_panic = "wait"\n',
+                     expect="and end it with")
+    # A panic limits itself with SIGALRM.
+    with panicked() as guest:
+        os.kill(guest.process.pid, signal.SIGALRM)
+        guest.ended(-signal.SIGALRM)
+    # The management console looks at the threads of a kernel that is stuck with SIGUSR2.
+    with panicked() as guest:
+        contains(guest.ask("sysrq", "p"), "The guest kernel is stuck")
+        os.kill(guest.process.pid, signal.SIGUSR2)
+        guest.ended(-signal.SIGUSR2)
+    # Faults are panics, also one that nobody expects.
+    with Guest(scratch) as guest:
+        os.kill(guest.pid(), signal.SIGSYS)
+        guest.ended(3)
+        contains(guest.text(), f"signal {int(signal.SIGSYS)} was sent by host process {os.getpid()}")
 
 
 @test

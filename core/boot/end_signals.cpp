@@ -1,0 +1,107 @@
+#include "boot/end_signals.hpp"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <thread>
+
+#include "base/host_thread.hpp"
+#include "boot/panic.hpp"
+
+namespace cowbird::boot {
+
+namespace {
+
+// A guest that writes to a closed pipe of the host, or beyond the size that the host allows a file,
+// gets EPIPE or EFBIG.
+constexpr int kIgnoredSignals[] = {SIGPIPE, SIGXFSZ};
+
+// The thread that waits; 0: not yet.
+std::atomic<pid_t> waiting_thread{0};
+
+bool ends_program(int signal) {
+  switch (signal) {
+    case SIGKILL:  // nobody can wait for these two
+    case SIGSTOP:
+    case SIGSEGV:  // panics
+    case SIGBUS:
+    case SIGILL:
+    case SIGFPE:
+    case SIGTRAP:
+    case SIGABRT:
+    case SIGSYS:
+    case SIGPIPE:  // ignored
+    case SIGXFSZ:
+    case SIGTSTP:  // these stop a program
+    case SIGTTIN:
+    case SIGTTOU:
+    case SIGCONT:  // and these do nothing by themselves
+    case SIGCHLD:
+    case SIGURG:
+    case SIGWINCH:
+      return false;
+    default:
+      return true;
+  }
+}
+
+sigset_t end_set() {
+  sigset_t set;
+  ::sigemptyset(&set);
+  // Those between the two ranges are the C library's own.
+  constexpr int kLastOrdinary = SIGSYS;
+  for (int s = 1; s <= kLastOrdinary; ++s) {
+    if (ends_program(s)) ::sigaddset(&set, s);
+  }
+  for (int s = SIGRTMIN; s <= SIGRTMAX; ++s) ::sigaddset(&set, s);
+  return set;
+}
+
+void wait_for_end_signal() {
+  const sigset_t set = end_set();
+  ::pthread_setname_np(::pthread_self(), "end-signals");
+  waiting_thread = static_cast<pid_t>(::syscall(SYS_gettid));
+  waiting_thread.notify_all();
+  int signal = 0;
+  if (::sigwait(&set, &signal) != 0) return;
+  run_emergencies();
+  ::signal(signal, SIG_DFL);
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  ::raise(signal);
+  ::_exit(128 + signal);
+}
+
+void on_stray_look_signal(int signal) { pass_on_end_signal(signal); }
+
+}  // namespace
+
+void watch_end_signals() {
+  const sigset_t set = end_set();
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  for (const int s : kIgnoredSignals) ::signal(s, SIG_IGN);
+  // The kernel's threads take it, whoever sends it.
+  struct sigaction action {};
+  action.sa_handler = on_stray_look_signal;
+  action.sa_flags = SA_ONSTACK | SA_RESTART;
+  ::sigaction(kLookSignal, &action, nullptr);
+  std::thread(wait_for_end_signal).detach();
+  waiting_thread.wait(0);
+}
+
+void pass_on_end_signal(int signal) {
+  const int saved = errno;
+  ::syscall(SYS_tgkill, ::getpid(), waiting_thread.load(), signal);
+  errno = saved;
+}
+
+void restore_end_signals() {
+  for (const int s : kIgnoredSignals) ::signal(s, SIG_DFL);
+  sigset_t nothing;
+  ::sigemptyset(&nothing);
+  ::pthread_sigmask(SIG_SETMASK, &nothing, nullptr);
+}
+
+}  // namespace cowbird::boot
