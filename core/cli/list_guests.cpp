@@ -94,8 +94,10 @@ void read_descriptors(Guest &guest) {
 
 // --- what the guest says
 
-// A guest that answers does so in microseconds, or says within mconsole::kBusy that it is busy.
+// A guest that answers does so in microseconds, or says within mconsole::kBusy that it is busy. So
+// long for all of them together, and for the whole of an answer.
 constexpr std::chrono::milliseconds kPatience{3000};
+using Deadline = std::chrono::steady_clock::time_point;
 
 // "con0 [open]=fd:0,fd:1".
 std::optional<Device> parse_device(std::string_view line) {
@@ -114,11 +116,11 @@ std::optional<Device> parse_device(std::string_view line) {
 
 // By its management console. A guest that does not answer, or is UML and does not know the command,
 // keeps what the host's /proc says.
-void ask_devices(Guest &guest) {
+void ask_devices(Guest &guest, Deadline deadline) {
   std::string error;
   const auto client = mconsole::Client::connect(guest.instance.directory / "mconsole", error);
   if (!client) return;
-  const auto reply = client->ask("devices", kPatience);
+  const auto reply = client->ask("devices", kPatience, deadline);
   if (reply.outcome != mconsole::Outcome::Ok) return;
   guest.disks.clear();
   guest.interfaces.clear();
@@ -134,15 +136,18 @@ void ask_devices(Guest &guest) {
       guest.consoles.push_back(std::move(*device));
     } else if (is("eth") || is("vec")) {
       guest.interfaces.push_back(std::move(*device));
+    } else if (device->name == "mem") {
+      // Less than at its start, when the operator has taken some away.
+      if (const auto size = parse_size(device->setting)) guest.memory_size = size;
     }
   }
 }
 
-Guest look_at(RunningInstance instance) {
+Guest look_at(RunningInstance instance, Deadline deadline) {
   Guest guest;
   guest.instance = std::move(instance);
   read_descriptors(guest);
-  ask_devices(guest);
+  ask_devices(guest, deadline);
   return guest;
 }
 
@@ -258,10 +263,11 @@ int list_guests(const ListArguments &arguments, const Environment &environment) 
     return kExitOk;
   }
   // All at once: several that do not answer cost no more time than one.
+  const Deadline deadline = std::chrono::steady_clock::now() + kPatience;
   std::vector<std::future<Guest>> looks;
   looks.reserve(instances.size());
   for (auto &instance : instances) {
-    looks.push_back(std::async(std::launch::async, look_at, std::move(instance)));
+    looks.push_back(std::async(std::launch::async, look_at, std::move(instance), deadline));
   }
   std::vector<Guest> guests;
   guests.reserve(looks.size());

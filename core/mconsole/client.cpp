@@ -20,6 +20,10 @@ using std::chrono::steady_clock;
 // How often a client that waits looks whether the guest is still there.
 constexpr std::chrono::milliseconds kLook{250};
 
+std::chrono::milliseconds left_until(steady_clock::time_point end) {
+  return std::chrono::ceil<std::chrono::milliseconds>(end - steady_clock::now());
+}
+
 // 0 when somebody listens, else the host's errno.
 int why_unreachable(const sockaddr_un &address) {
   const UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -132,10 +136,23 @@ void Client::drop_old_answers() {
   }
 }
 
-ssize_t Client::receive(std::span<std::byte> buffer, std::chrono::milliseconds patience) {
-  const auto end = steady_clock::now() + patience;
-  for (auto left = patience; left.count() > 0;
-       left = std::chrono::ceil<std::chrono::milliseconds>(end - steady_clock::now())) {
+// A guest that stands still, as after SIGSTOP, lets requests pile up until the host takes no more.
+int Client::send(std::string_view request, Deadline deadline) {
+  for (auto left = left_until(deadline); left.count() > 0; left = left_until(deadline)) {
+    const auto wait = std::chrono::duration_cast<std::chrono::microseconds>(std::min(left, kLook));
+    const timeval limit{0, static_cast<suseconds_t>(wait.count())};
+    ::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    if (::sendto(socket_.get(), request.data(), request.size(), MSG_NOSIGNAL,
+                 reinterpret_cast<const sockaddr *>(&server_), sizeof server_) >= 0) {
+      return 0;
+    }
+    if (errno != EAGAIN && errno != EINTR) return errno;
+  }
+  return EAGAIN;
+}
+
+ssize_t Client::receive(std::span<std::byte> buffer, Deadline deadline) {
+  for (auto left = left_until(deadline); left.count() > 0; left = left_until(deadline)) {
     pollfd fd{socket_.get(), POLLIN, 0};
     const int ready = ::poll(&fd, 1, static_cast<int>(std::min(left, kLook).count()));
     if (ready == 0 && why_unreachable(server_) != 0) return -1;
@@ -152,23 +169,27 @@ ssize_t Client::receive(std::span<std::byte> buffer, std::chrono::milliseconds p
   return 0;
 }
 
-ClientReply Client::ask(std::string_view command, std::chrono::milliseconds patience) {
+ClientReply Client::ask(std::string_view command, std::chrono::milliseconds patience,
+                        Deadline deadline) {
+  const auto limit = [&] { return std::min(deadline, steady_clock::now() + patience); };
   const std::string request = encode_request(command);
   if (request.empty()) {
     return {Outcome::Error, fmt::format("The request is longer than {} bytes", kMaxData - 1)};
   }
   drop_old_answers();
-  if (::sendto(socket_.get(), request.data(), request.size(), MSG_NOSIGNAL,
-               reinterpret_cast<const sockaddr *>(&server_), sizeof server_) < 0) {
-    return {Outcome::Gone, fmt::format("The guest is gone: {}.", std::strerror(errno))};
+  const ClientReply silence{Outcome::NoAnswer, "The guest does not answer."};
+  const int status = send(request, limit());
+  if (status == EAGAIN) return silence;
+  if (status != 0) {
+    return {Outcome::Gone, fmt::format("The guest is gone: {}.", std::strerror(status))};
   }
   unanswered_ = true;
   ClientReply reply;
   for (bool more = true; more;) {
     // One byte more than a packet, so that what is longer is seen.
     std::array<std::byte, sizeof(ReplyPacket) + 1> buffer;
-    const ssize_t got = receive(buffer, patience);
-    if (got == 0) return {Outcome::NoAnswer, "The guest does not answer."};
+    const ssize_t got = receive(buffer, limit());
+    if (got == 0) return silence;
     if (got < 0) return {Outcome::Gone, "The guest is gone."};
     const Reply piece = parse_reply(std::span(buffer).first(static_cast<std::size_t>(got)));
     if (!piece.good) return {Outcome::Error, "The answer is no packet of the management console"};

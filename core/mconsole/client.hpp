@@ -31,15 +31,20 @@ class Client {
  public:
   // nullptr and a sentence when nobody listens on that socket.
   static std::unique_ptr<Client> connect(const std::filesystem::path &socket, std::string &error);
-  // One request. `patience` is for each packet of the answer.
-  ClientReply ask(std::string_view command, std::chrono::milliseconds patience);
+  using Deadline = std::chrono::steady_clock::time_point;
+  // One request. `patience` is for it to be taken, and for each packet of the answer; nothing is
+  // waited for beyond the deadline.
+  ClientReply ask(std::string_view command, std::chrono::milliseconds patience,
+                  Deadline deadline = Deadline::max());
 
  private:
   Client(UniqueFd socket, const sockaddr_un &server)
       : socket_(std::move(socket)), server_(server) {}
   void drop_old_answers();
-  // One packet of the guest's, within that time: its length, 0 for none, -1 when the guest is gone.
-  ssize_t receive(std::span<std::byte> buffer, std::chrono::milliseconds patience);
+  // 0, or the host's errno; EAGAIN when the guest does not take it in time.
+  int send(std::string_view request, Deadline deadline);
+  // One packet of the guest's, until then: its length, 0 for none, -1 when the guest is gone.
+  ssize_t receive(std::span<std::byte> buffer, Deadline deadline);
   UniqueFd socket_;
   // Not connected to it: the host then bounds what may wait for us.
   sockaddr_un server_;

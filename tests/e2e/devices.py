@@ -84,6 +84,14 @@ def ls_of_a_guest_that_does_not_answer(scratch):
     config = f'[[block]]\nname = "ubda"\nplugin = "file"\npath = "{image}"\n'
     with Guest(scratch, machine=config) as guest, Guest(scratch, name="second"):
         os.kill(guest.process.pid, signal.SIGSTOP)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            # Its socket takes nothing more.
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client.sendto(b"version", str(guest.directory / "mconsole"))
+            late = cowbird("mconsole", "--timeout", "1", "demo", "version")
+        equal(late.returncode, 4, f"exit status without an answer: {late.stderr!r}")
         guests = listed()
         # What the host knows of it, and all of the other one.
         equal(guests["demo"]["disks"], [{"name": None, "setting": str(image), "open": None}])
@@ -116,6 +124,27 @@ def ls_of_a_console_that_is_not_ours(scratch):
                 demo = listed()["demo"]
                 os.waitpid(child, 0)
             check(all(device["name"] is None for device in demo["consoles"]), "named consoles")
+
+
+@test
+def ls_of_an_answer_without_end(scratch):
+    with Guest(scratch) as guest, Guest(scratch, name="second"):
+        path = guest.directory / "mconsole"
+        path.unlink()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+            server.bind(str(path))
+            child = os.fork()
+            if child == 0:
+                _, client = server.recvfrom(4096)
+                with contextlib.suppress(OSError):  # until it has gone
+                    while True:
+                        server.sendto(struct.pack("=III", 0, 1, 10) + b"con0=null\0", client)
+                        time.sleep(0.1)
+                os._exit(0)
+            guests = listed()
+            os.waitpid(child, 0)
+        check(all(device["name"] is None for device in guests["demo"]["consoles"]), "named consoles")
+        equal([device["name"] for device in guests["second"]["consoles"]], ["con0"])
 
 
 # --- memory
@@ -155,8 +184,12 @@ def memory_goes_to_the_host_and_comes_back(scratch):
         check(full >= 72 * MIB, f"only {full} bytes have been touched")
         equal(memory_status(guest).st_size, 96 * MIB, "size of the file")
         equal(memory_status(guest).st_nlink, 0, "names of the file")
+        equal(listed()["demo"]["memory_size"], 96 * MIB, "memory of the guest")
+        used = listed()["demo"]["memory_used"]
         config("mem-=64M")
         config("mem", (0, "OK 32M"))
+        equal(listed()["demo"]["memory_size"], 32 * MIB, "memory of the guest")
+        check(listed()["demo"]["memory_used"] < used - 60 * MIB, "memory that is used of the host's")
         # What the file has is what the guest has.
         check(blocks(guest) <= 32 * MIB, f"the file still has {blocks(guest)} bytes")
         equal(meminfo(guest, "MemTotal"), total, "MemTotal, which UML leaves as it is as well")
