@@ -56,6 +56,7 @@ class UmlWriter {
   void finish_lines();
   void write_net(const toml::table &table);
   void write_debug(const toml::table &table);
+  void check_values(toml::table &root);
 
   Problems problems_;
   std::filesystem::path directory_;
@@ -89,6 +90,7 @@ UmlLine UmlWriter::write(std::string_view text, const std::string &file) {
       refuse(key, fmt::format("There is no table \"{}\" in a machine file.", key.str()));
     }
   }
+  if (!problems_.any()) check_values(*parsed.table);
   finish_lines();
   if (!args_.empty()) {
     word("--");
@@ -170,6 +172,17 @@ void UmlWriter::write_section(const toml::key &key, const toml::node &node) {
       refuse(*table, fmt::format("UML has no word for {}.", find_section(name)->title()));
     }
   }
+}
+
+// What a machine file may not say, such as a memory of 0, is no word either. Disks, interfaces, the
+// root and the logs of terminals are for the start to look at, which may be on another host.
+void UmlWriter::check_values(toml::table &root) {
+  for (const char *section : {"block", "net", "root", "mount"}) root.erase(section);
+  if (auto *machine = root["machine"].as_table()) {
+    machine->erase("tty_log_dir");
+    machine->erase("tty_log_fd");
+  }
+  MachineReader(problems_, directory_, plugins_).read(root);
 }
 
 // --- [machine]

@@ -421,3 +421,27 @@ TEST_CASE("what UML has no word for is refused with its place") {
   CHECK_THAT(write_errors("[machine]\nmemroy = 4\n"), Contains("m.toml:2:1") && Contains("memroy"));
   CHECK_THAT(write_errors("[machine\n"), Contains("m.toml:1"));
 }
+
+TEST_CASE("what no machine file may say has no word either") {
+  const auto refused = [](const char *text, const char *why) {
+    INFO(text);
+    CHECK_THAT(write_errors(text), Contains("m.toml:2:") && Contains(why));
+  };
+  refused("[machine]\nmemory = 0\n", "\"memory\"");
+  refused("[machine]\nmemory = '0'\n", "\"memory\"");
+  refused("[machine]\nmemory = '64M1'\n", "\"memory\"");
+  refused("[machine]\nmemory = 67108865\n", "multiple");
+  refused("[machine]\nvcpus = 0\n", "\"vcpus\"");
+  refused("[machine]\nvcpus = -1\n", "\"vcpus\"");
+  refused("[machine]\nname = 'a b'\n", "no name for a machine");
+  refused("[machine]\ninit = 'relative'\n", "absolute path");
+  refused("[machine]\ndirectory = ''\n", "empty");
+  refused("[machine]\nlog_to = 'nowhere'\n", "log_to");
+  refused("[debug]\ngdb = 'carrier pigeon'\n", "gdb");
+  CHECK_THAT(write_errors("[[console]]\nname='con1'\nplugin='null'\n"
+                          "[[console]]\nname='con1'\nplugin='null'\n"),
+             Contains("m.toml:5") && Contains("con1"));
+  // Files of another host are none of its business.
+  CHECK(words_for("[machine]\nname='x'\ntty_log_dir='/not/here'\n") ==
+        "umid=x tty_log_dir=/not/here");
+}
