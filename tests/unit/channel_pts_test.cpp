@@ -107,6 +107,30 @@ TEST_CASE_METHOD(Fixture, "pts: what is written by somebody who is gone already 
   CHECK(sees(Channel::HangUp));
 }
 
+TEST_CASE_METHOD(Fixture, "pts: who comes at the moment that another goes stays") {
+  const auto channel = make("pts");
+  const std::string name = open_pts(*channel);
+  UniqueFd slave = open_slave(name);
+  CHECK(sees(Channel::Connected));
+  CHECK(read_text(*channel) == "EAGAIN");
+  slave.reset();
+  events.settle();  // the end is seen, and not read yet
+  slave = open_slave(name);
+  if (GENERATE(false, true)) CHECK(read_text(*channel) == "EAGAIN");
+  seen = 0;
+  events.skip(std::chrono::seconds(10));
+  events.settle();
+  CHECK((seen & Channel::HangUp) == 0);
+  CHECK(write(slave.get(), "here", 4) == 4);
+  CHECK(read_until(*this, *channel, "here") == "here");
+  CHECK(*write_text(*channel, "there") == 5);
+  CHECK(receive_until(*this, slave.get(), "there") == "there");
+  // And goes when it goes.
+  slave.reset();
+  CHECK(events.run_until([&] { return read_text(*channel).empty(); }));
+  CHECK(sees(Channel::HangUp));
+}
+
 TEST_CASE_METHOD(Fixture, "pts: output that nobody takes is no hindrance, and its end is kept") {
   const auto channel = make("pts");
   const std::string name = open_pts(*channel);

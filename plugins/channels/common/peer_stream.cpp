@@ -1,5 +1,6 @@
 #include "common/peer_stream.hpp"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <array>
@@ -69,8 +70,27 @@ void PeerStream::stop() noexcept {
 void PeerStream::peer_leaves() {
   if (leaving_) return;
   // Without a timer it waits as long as the guest likes.
-  leaving_ = host_.add_timer(patience_, [this] { end(); }) == 0;
+  leaving_ = host_.add_timer(patience_, [this] { lose_patience(); }) == 0;
   if (leaving_) patience_.arm(kPatienceNs);
+}
+
+// Somebody has opened the pseudoterminal before the end of the one before was read.
+void PeerStream::peer_stays() {
+  leaving_ = false;
+  patience_.reset();
+  readiness_.want(COWBIRD_WATCH_PEER_CLOSED);
+}
+
+void PeerStream::lose_patience() {
+  pollfd peer{fd_, POLLRDHUP, 0};
+  if (poll(&peer, 1, 0) == 0) return peer_stays();
+  end();
+}
+
+// One that has gone reads as an end, not as nothing yet.
+std::int64_t PeerStream::nothing_yet() {
+  if (leaving_) peer_stays();
+  return owe(COWBIRD_WATCH_READABLE);
 }
 
 void PeerStream::on_ready(std::uint32_t events) {
@@ -131,7 +151,7 @@ std::int64_t PeerStream::read(std::span<std::byte> buffer) {
 
 std::int64_t PeerStream::read_plain(std::span<std::byte> buffer) {
   const std::int64_t n = read_some(fd_, buffer);
-  if (n == -EAGAIN) return owe(COWBIRD_WATCH_READABLE);
+  if (n == -EAGAIN) return nothing_yet();
   return n == 0 ? end() : n;
 }
 
@@ -159,7 +179,7 @@ std::int64_t PeerStream::read_decoded(std::span<std::byte> buffer) {
     if (unsent_.size() > kMaxUnsent) return owe(COWBIRD_WATCH_WRITABLE);
     std::array<std::byte, kChunk> received;
     const std::int64_t n = read_some(fd_, received);
-    if (n == -EAGAIN) return owe(COWBIRD_WATCH_READABLE);
+    if (n == -EAGAIN) return nothing_yet();
     const bool good =
         n > 0 &&
         codec_->decode(std::span(received).first(static_cast<std::size_t>(n)), decoded_, unsent_);

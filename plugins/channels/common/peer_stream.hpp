@@ -70,6 +70,9 @@ class PeerStream {
 
   void on_ready(std::uint32_t events);
   void peer_leaves();
+  void peer_stays();
+  void lose_patience();
+  std::int64_t nothing_yet();
   std::int64_t read_plain(std::span<std::byte> buffer);
   bool flush();  // false: there is something left
   std::int64_t read_decoded(std::span<std::byte> buffer);
