@@ -244,8 +244,9 @@ void Machine::finish(int status, std::string error) {
   constexpr std::int64_t kDrainNs = 2 * kNsPerSec;
   sync_all();
   console_log::flush();
+  const std::int64_t deadline = clock::monotonic_ns() + kDrainNs;
   for (LineDriver *const driver : {consoles_, serials_}) {
-    if (driver) driver->drain(kDrainNs);
+    if (driver) driver->drain(deadline);
   }
   status_ = status;
   error_ = std::move(error);

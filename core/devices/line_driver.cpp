@@ -133,12 +133,12 @@ TtyLine *LineDriver::first_line(std::string &error) {
   return nullptr;
 }
 
-void LineDriver::drain(std::int64_t timeout_ns) {
+void LineDriver::drain(std::int64_t deadline_ns) {
   std::vector<std::function<void(std::int64_t)>> drainers;
   for_each_line([&](const std::string &, TtyLine &line) {
-    if (line.busy()) drainers.push_back(line.drainer());
+    if (line.is_open()) drainers.push_back(line.drainer());
   });
-  for (const auto &wait : drainers) wait(timeout_ns);
+  for (const auto &wait : drainers) wait(deadline_ns);
 }
 
 void LineDriver::shut_down() {

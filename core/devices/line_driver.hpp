@@ -47,8 +47,9 @@ class LineDriver final : public DeviceDriver {
   // The numbers and the nodes in /dev; once, after devtmpfs is there.
   Result<void> register_devices();
 
-  // Waits until what the guest has written is with the host, for each line at most so long. Sleeps.
-  void drain(std::int64_t timeout_ns);
+  // Waits until what the guest has written is with those who read the lines, for all of them until
+  // this time of the guest's monotonic clock. Sleeps.
+  void drain(std::int64_t deadline_ns);
   // All lines go; the guest runs no more. Does not sleep.
   void shut_down();
 

@@ -58,6 +58,8 @@ class Channel {
   virtual Result<void> set_raw(bool raw) = 0;
   // The break condition towards the peer begins or ends. NotTty when the channel has none.
   virtual Result<void> set_break(bool on) = 0;
+  // Whether close() would now lose what write() has taken, because the peer has not got it yet.
+  virtual bool has_unsent() { return false; }
   // One line for people: what it is now.
   virtual std::string describe() = 0;
 };

@@ -106,6 +106,11 @@ class PluginChannel final : public Channel, private DeviceClient {
     return status(ops_.set_break(self_, on ? 1 : 0));
   }
 
+  bool has_unsent() override {
+    // An error is no reason to wait.
+    return open_ && ops_.unsent && ops_.unsent(self_) > 0;
+  }
+
   std::string describe() override {
     if (!ops_.describe) return device_->config.plugin.name;
     char text[256] = {};

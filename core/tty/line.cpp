@@ -14,6 +14,8 @@ namespace {
 // What the guest has written goes out before the channel is closed, if the peer reads; a serial
 // driver of Linux waits as long (closing_wait).
 constexpr std::int64_t kLingerNs = 30'000'000'000;
+// How often a channel is asked whether the peer has got all of it.
+constexpr std::int64_t kLookNs = 20'000'000;
 // vhangup(2) is followed by a new open in the next moment (login, agetty): the channel stays.
 constexpr std::int64_t kHangupGraceNs = 1'000'000'000;
 // Of input that nothing holds back, as it is dropped (a line too long), so much is taken at a time,
@@ -45,11 +47,13 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
     return {};
   }
   bool held() const { return held_; }
+  bool is_open() const { return open_; }
   const LineChannels &channels() const { return channels_; }
 
   // --- TtyPort
   Result<void> activate() override {
     closing_.cancel();
+    lingering_ = false;
     if (open_) return {};
     TRY(open_side(channels_.input));
     if (const auto opened = open_side(channels_.output); !opened) {
@@ -69,10 +73,10 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
 
   void last_close() override {
     if (held_ || !open_) return;
-    if (tty_->ldisc.queued_output() == 0) {
-      close_channels();
-    } else {
+    if (has_output()) {
       linger();
+    } else {
+      close_channels();
     }
   }
 
@@ -85,6 +89,10 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
     if (held_ || !open_) return;
     lingering_ = false;
     closing_.arm(clock::monotonic_ns() + kHangupGraceNs);
+  }
+  bool has_unsent() const override {
+    Channel *const channel = writer();
+    return open_ && channel && channel->has_unsent();
   }
   bool hangs_up_with_session() const override { return true; }
   Result<void> set_break(bool on) override {
@@ -132,7 +140,7 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
   }
   void close_channels() {
     if (!open_) return;
-    open_ = false;
+    open_ = lingering_ = false;
     close_side(channels_.input);
     close_side(channels_.output);
     tty_->ldisc.flush_output();
@@ -194,14 +202,28 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
     tty_continue_input(*tty_);
   }
 
+  // Something that the guest has written is not with the peer.
+  bool has_output() const { return tty_->ldisc.queued_output() != 0 || has_unsent(); }
+
   void linger() {
     lingering_ = true;
-    closing_.arm(clock::monotonic_ns() + kLingerNs);
+    linger_until_ = clock::monotonic_ns() + kLingerNs;
+    look_again();
+  }
+
+  // drained() says when the channel has taken all; when the peer has got it nobody says.
+  void look_again() {
+    const std::int64_t next = clock::monotonic_ns() + kLookNs;
+    const bool queued = tty_->ldisc.queued_output() != 0;
+    closing_.arm(queued ? linger_until_ : std::min(linger_until_, next));
   }
 
   void close_if_unused() {
     if (held_ || tty_->opens != 0) return;
-    if (!lingering_ && tty_->ldisc.queued_output() != 0) return linger();
+    if (has_output()) {
+      if (!lingering_) return linger();
+      if (clock::monotonic_ns() < linger_until_) return look_again();
+    }
     close_channels();
   }
 
@@ -213,7 +235,8 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
   bool held_ = false;
   bool throttled_ = false;
   bool ended_ = false;
-  bool lingering_ = false;  // `closing_` is armed for what the peer has not taken yet
+  bool lingering_ = false;  // `closing_` is armed for what the peer has not got yet
+  std::int64_t linger_until_ = 0;
 };
 
 std::string LineSide::now() const {
@@ -239,9 +262,10 @@ TtyLine::~TtyLine() {
 }
 
 std::function<void(std::int64_t)> TtyLine::drainer() {
-  return [tty = tty_](std::int64_t timeout_ns) { tty_drain(*tty, timeout_ns); };
+  return [tty = tty_](std::int64_t deadline_ns) { tty_drain(*tty, deadline_ns); };
 }
 bool TtyLine::busy() const { return tty_->opens != 0 || port_->held(); }
+bool TtyLine::is_open() const { return port_->is_open(); }
 Result<void> TtyLine::hold() { return port_->hold(); }
 const LineSide &TtyLine::input() const { return port_->channels().input; }
 const LineSide &TtyLine::output() const {

@@ -45,11 +45,13 @@ class TtyLine {
   TtyLine &operator=(const TtyLine &) = delete;
 
   Tty &tty() { return *tty_; }
-  // Waits until what the guest has written is with the host, at most so long; may be called when
-  // the line has gone. Sleeps.
-  std::function<void(std::int64_t timeout_ns)> drainer();
+  // Waits until what the guest has written is with the peer, or for this time of the guest's
+  // monotonic clock; may be called when the line has gone. Sleeps.
+  std::function<void(std::int64_t deadline_ns)> drainer();
   // The guest has it open, or the kernel holds it.
   bool busy() const;
+  // Its channels are open: somebody uses it, or has just done so.
+  bool is_open() const;
   // Opens the channels for as long as the line is there: the kernel's console.
   Result<void> hold();
   const LineSide &input() const;

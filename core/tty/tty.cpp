@@ -442,11 +442,18 @@ void tty_kernel_write(Tty &tty, std::string_view text) {
   tty.ldisc.write(std::as_bytes(std::span(text)));
 }
 
-void tty_drain(Tty &tty, std::int64_t timeout_ns) {
+void tty_drain(Tty &tty, std::int64_t deadline_ns) {
   // What stays queued at the deadline is lost: the peer does not read, and the guest must end.
   [[maybe_unused]] const auto drained = wait_event(
       tty.write_wait, [&] { return tty.ldisc.queued_output() == 0 || tty.ldisc.stopped(); },
-      SleepMode::Uninterruptible, "tty_drain", clock::monotonic_ns() + timeout_ns);
+      SleepMode::Uninterruptible, "tty_drain", deadline_ns);
+  // Nobody says when the peer has got it.
+  constexpr std::int64_t kLookNs = 10'000'000;
+  while (tty.port.has_unsent() && clock::monotonic_ns() < deadline_ns) {
+    [[maybe_unused]] const auto slept =
+        sleep_until(std::min(deadline_ns, clock::monotonic_ns() + kLookNs),
+                    SleepMode::Uninterruptible, "tty_drain");
+  }
 }
 
 void for_each_tty(const std::function<void(const std::string &, DeviceNumber)> &function) {

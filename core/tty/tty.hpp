@@ -38,6 +38,8 @@ class TtyPort {
   virtual void dead_closed() {}
   // All that was written has been taken by write().
   virtual void drained() {}
+  // Something of it is not with the peer yet, and would be lost if the other side were given up.
+  virtual bool has_unsent() const { return false; }
   // The guest stopped (or goes on) reading: its input buffer is full.
   virtual void throttle(bool /*on*/) {}
   // The break condition towards the other side begins or ends. NotTty: it knows none.
@@ -93,8 +95,9 @@ void tty_kernel_write(Tty &tty, std::string_view text);
 // Makes `tty` the controlling terminal of the session that `leader` leads, with its group in the
 // foreground.
 void tty_set_controlling(Tty &tty, Process &leader);
-// Everything written has gone to the port; a bounded wait of at most `timeout_ns`. May sleep.
-void tty_drain(Tty &tty, std::int64_t timeout_ns);
+// Everything written has gone to the port, and by it to the peer; a wait until `deadline_ns` of the
+// guest's monotonic clock at most. May sleep.
+void tty_drain(Tty &tty, std::int64_t deadline_ns);
 // Leaves for_each_tty(): its line has gone, though dead files may still hold it.
 void tty_unlist(Tty &tty);
 void for_each_tty(

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Consoles and serial lines of a running guest: settings for all, pseudoterminals nobody reads, terminal logs."""
+import contextlib
 import json
 import os
 import re
@@ -104,6 +105,50 @@ plugin = "pts"
         os.close(fd)
         terminal.type("poweroff\n")
         equal(terminal.wait(60), 0, "exit status")
+
+
+@test
+def last_words_are_read(scratch):
+    file = machine(scratch, """
+[[console]]
+name = "con0"
+plugin = "fd"
+[[serial]]
+name = "ssl*"
+plugin = "pts"
+""")
+    lines = "".join(f"line {n}\n" for n in range(1, 701)).encode()
+    with boot_terminal(file, columns=250) as terminal:
+        prompt_of(terminal)
+        ask(terminal, "seq 1 700 | sed 's/^/line /' > /tmp/lines")
+        peers = {}
+        for line in ("ssl0", "ssl1"):
+            device = line.replace("ssl", "/dev/ttyS")
+            ask(terminal, f"{{ (stty raw -echo; echo ready; read -r line; cat /tmp/lines) <> {device} >&0 & }}")
+            peers[line] = open_raw(pts_of(terminal, line))
+            equal(read_all(peers[line], 6), b"ready\n", "the first words")
+
+        def last_words(fd, pause):
+            got = b""
+            with contextlib.suppress(OSError):  # hung up
+                while select.select([fd], [], [], 60)[0]:
+                    part = os.read(fd, 500)
+                    if not part:
+                        break
+                    got += part
+                    time.sleep(pause)
+            return got
+        # The writer ends, and with it the line's last user; it is read slowly, so that they have long gone.
+        os.write(peers["ssl0"], b"go\n")
+        equal(last_words(peers["ssl0"], 0.01), lines, "what was read of a writer that has gone")
+        # The guest ends.
+        os.write(peers["ssl1"], b"go\n")
+        check(os.read(peers["ssl1"], 1) == lines[:1], "the first byte")
+        terminal.type("poweroff -f\n")
+        equal(last_words(peers["ssl1"], 0), lines[1:], "what was read of a guest that has gone")
+        equal(terminal.wait(60), 0, "exit status")
+        for fd in peers.values():
+            os.close(fd)
 
 
 def events_of(text):

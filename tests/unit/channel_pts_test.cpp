@@ -131,6 +131,30 @@ TEST_CASE_METHOD(Fixture, "pts: who comes at the moment that another goes stays"
   CHECK(sees(Channel::HangUp));
 }
 
+TEST_CASE_METHOD(Fixture, "pts: it is known what the peer has not read") {
+  const auto channel = make("pts");
+  CHECK_FALSE(channel->has_unsent());
+  const std::string name = open_pts(*channel);
+  CHECK(write_text(*channel, "to nobody"));
+  CHECK_FALSE(channel->has_unsent());
+  UniqueFd slave = open_slave(name);
+  CHECK(sees(Channel::Connected));
+  CHECK(channel->has_unsent());
+  CHECK(receive_until(*this, slave.get(), "nobody") == "to nobody");
+  CHECK_FALSE(channel->has_unsent());
+  // More than the host's terminal takes at a time.
+  const std::string words = pattern(50000, 7);
+  const std::size_t taken = send_to(*channel, words);
+  CHECK(taken > 0);
+  CHECK(channel->has_unsent());
+  CHECK(receive_until(*this, slave.get(), words.substr(0, taken)).size() == taken);
+  CHECK_FALSE(channel->has_unsent());
+  CHECK(write_text(*channel, "to somebody who goes"));
+  CHECK(channel->has_unsent());
+  slave.reset();
+  CHECK_FALSE(channel->has_unsent());
+}
+
 TEST_CASE_METHOD(Fixture, "pts: output that nobody takes is no hindrance, and its end is kept") {
   const auto channel = make("pts");
   const std::string name = open_pts(*channel);

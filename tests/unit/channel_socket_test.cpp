@@ -302,6 +302,30 @@ TEST_CASE_METHOD(Fixture, "port: raw carries all bytes; a client that does not r
         data);
 }
 
+TEST_CASE_METHOD(Fixture, "port: it is known what waits for a client that does not read") {
+  const int port = free_port();
+  const auto channel = make("port", {{"port", std::int64_t{port}}});
+  open(*channel);
+  CHECK_FALSE(channel->has_unsent());
+  UniqueFd client = tcp_client(port);
+  CHECK(sees(Channel::Connected));
+  const std::string line(1000, 'x');
+  std::size_t sent = 0;
+  while (const std::size_t n = send_to(*channel, line)) sent += n;
+  CHECK(channel->has_unsent());
+  std::string got;
+  CHECK(events.run_until([&] {
+    got += receive_from(client.get());
+    return got.size() >= sent;
+  }));
+  CHECK_FALSE(channel->has_unsent());
+  while (send_to(*channel, line)) continue;
+  CHECK(channel->has_unsent());
+  client.reset();
+  CHECK(events.run_until([&] { return read_text(*channel).empty(); }));
+  CHECK_FALSE(channel->has_unsent());
+}
+
 TEST_CASE_METHOD(Fixture, "port: a client that asks and takes no answers fills no memory") {
   const int port = free_port();
   const auto channel = make("port", {{"port", std::int64_t{port}}});

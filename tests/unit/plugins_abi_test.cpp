@@ -61,6 +61,7 @@ AT(cowbird_channel_ops, set_raw, 72);
 AT(cowbird_channel_ops, describe, 80);
 AT(cowbird_channel_ops, emergency_restore, 88);
 AT(cowbird_channel_ops, set_break, 96);
+AT(cowbird_channel_ops, unsent, 104);
 static_assert(sizeof(cowbird_window) == 8);
 
 AT(cowbird_block_ops, get_info, 24);

@@ -58,6 +58,8 @@ class PeerStream {
   std::int64_t write(std::span<const std::byte> data);
   // Sends a break through the codec; -ENOTTY without one that can.
   int send_break();
+  // Bytes that wait for a peer that is there, in the wire's form.
+  std::int64_t unsent() const { return fd_ < 0 ? 0 : static_cast<std::int64_t>(unsent_.size()); }
 
  private:
   static constexpr std::size_t kChunk = 4096;

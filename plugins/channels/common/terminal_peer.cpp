@@ -16,6 +16,12 @@ bool is_serial_port(int fd) {
   return ioctl(fd, TIOCMGET, &lines) == 0;
 }
 
+// 0 for a pseudoterminal: what it was given is its other side's, whoever closes it.
+std::int64_t queued_output(int fd) {
+  int bytes = 0;
+  return fd >= 0 && ioctl(fd, TIOCOUTQ, &bytes) == 0 ? bytes : 0;
+}
+
 }  // namespace
 
 TerminalPeer::TerminalPeer(const cowbird::sdk::Host &host, std::function<void()> gone)
@@ -50,6 +56,8 @@ void TerminalPeer::close() noexcept {
   stream_.stop();
   window_.stop();
   terminal_.close();
+  // The host's close(2) of a serial port would wait for what the other side does not take.
+  if (queued_output(fd_.get()) > 0) tcflush(fd_.get(), TCOFLUSH);
   fd_.reset();
 }
 
@@ -66,6 +74,10 @@ int TerminalPeer::set_window(const cowbird_window &window) {
 int TerminalPeer::set_break(bool on) {
   if (!fd_) return -ENOTTY;
   return ioctl(fd_.get(), on ? TIOCSBRK : TIOCCBRK) == 0 ? 0 : -errno;
+}
+
+std::int64_t TerminalPeer::unsent() const {
+  return stream_.connected() ? stream_.unsent() + queued_output(fd_.get()) : 0;
 }
 
 }  // namespace channels

@@ -29,6 +29,8 @@ class TerminalPeer {
   int set_raw(bool raw) { return terminal_.set_raw(raw); }
   // -ENOTTY: the terminal is no serial line.
   int set_break(bool on);
+  // What a serial line still has to send counts too.
+  std::int64_t unsent() const;
   // Async-signal-safe.
   void restore() noexcept { terminal_.restore(); }
 

@@ -34,6 +34,7 @@ class PortChannel final : public Channel {
   std::int64_t write(std::span<const std::byte> data) override { return stream_.write(data); }
   std::optional<cowbird_window> window() override { return codec_.window(); }
   int set_break(bool on) override { return on ? stream_.send_break() : 0; }
+  std::int64_t unsent() override { return stream_.unsent(); }
   std::string describe() override { return "port:" + std::to_string(port_); }
 
  private:

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 
 #include <array>
@@ -137,6 +138,33 @@ std::int64_t PtsChannel::read(std::span<std::byte> buffer) {
   const std::int64_t n = stream_.read(buffer);
   if (n > 0) window_.check();
   return n;
+}
+
+std::int64_t PtsChannel::write(std::span<const std::byte> data) {
+  blind_looks_ = 0;
+  return stream_.write(data);
+}
+
+// The slave side tells; what it has not read goes with the master.
+std::int64_t PtsChannel::unread_by_peer() {
+  const Descriptor slave(::open(slave_name_.c_str(), O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+  if (!slave) {
+    // A peer that lets nobody else open it (TIOCEXCL) has a moment.
+    constexpr int kBlindLooks = 10;
+    return blind_looks_++ < kBlindLooks ? 1 : 0;
+  }
+  // It brings what is on its way to the slave there, which the host does in the background.
+  pollfd arrived{slave.get(), POLLIN, 0};
+  poll(&arrived, 1, 0);
+  int unread = 0;
+  return ioctl(slave.get(), FIONREAD, &unread) == 0 ? unread : 0;
+}
+
+std::int64_t PtsChannel::unsent() {
+  if (!stream_.connected()) return 0;
+  pollfd peer{master_.get(), 0, 0};
+  if (poll(&peer, 1, 0) > 0) return 0;  // it has gone
+  return stream_.unsent() + unread_by_peer();
 }
 
 int PtsChannel::set_window(const cowbird_window &window) {

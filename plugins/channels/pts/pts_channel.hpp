@@ -22,10 +22,11 @@ class PtsChannel : public cowbird::sdk::Channel {
   void open() override;
   void close() noexcept override;
   std::int64_t read(std::span<std::byte> buffer) override;
-  std::int64_t write(std::span<const std::byte> data) override { return stream_.write(data); }
+  std::int64_t write(std::span<const std::byte> data) override;
   std::optional<cowbird_window> window() override { return terminal_window(master_.get()); }
   int set_window(const cowbird_window &window) override;
   int set_raw(bool raw) override;
+  std::int64_t unsent() override;
   std::string describe() override;
 
  private:
@@ -34,6 +35,7 @@ class PtsChannel : public cowbird::sdk::Channel {
   void watch_slave();
   void look_for_peer();
   void tick();
+  std::int64_t unread_by_peer();
 
   const std::string type_;
   const std::string bsd_master_;
@@ -41,6 +43,7 @@ class PtsChannel : public cowbird::sdk::Channel {
   std::string slave_name_;
   PeerStream stream_;
   WindowWatch window_;
+  int blind_looks_ = 0;  // since the last write, for what the peer has not read
   Descriptor inotify_;
   cowbird::sdk::Watch inotify_watch_;
   cowbird::sdk::Timer timer_;  // in place of inotify

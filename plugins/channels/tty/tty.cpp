@@ -27,6 +27,7 @@ class TtyChannel final : public Channel {
   int set_window(const cowbird_window &window) override { return peer_.set_window(window); }
   int set_raw(bool raw) override { return peer_.set_raw(raw); }
   int set_break(bool on) override { return peer_.set_break(on); }
+  std::int64_t unsent() override { return peer_.unsent(); }
   std::string describe() override { return "tty:" + path_; }
   void emergency_restore() noexcept override { peer_.restore(); }
 

@@ -51,6 +51,7 @@ class UnixChannel final : public Channel {
   void close() noexcept override;
   std::int64_t read(std::span<std::byte> buffer) override { return stream_.read(buffer); }
   std::int64_t write(std::span<const std::byte> data) override { return stream_.write(data); }
+  std::int64_t unsent() override { return stream_.unsent(); }
   std::string describe() override { return "unix:" + path_; }
   void emergency_restore() noexcept override {
     if (bound_) unlink(path_.c_str());

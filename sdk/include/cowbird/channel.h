@@ -84,6 +84,10 @@ struct cowbird_channel_ops {
   /* May be null: -ENOTTY, the peer knows no break. on != 0: the line's break condition begins,
    * which a serial line shows as long as it lasts and telnet as one command; on == 0: it ends. */
   int (*set_break)(void *self, int on);
+  /* May be null: 0. How many bytes that `write` has taken would be lost by a `close` now, since the
+   * peer has not got them yet; 0 also when nobody can tell. Before the host closes a channel that
+   * the guest has finished with, it asks again and again until it is 0, for some seconds. */
+  int64_t (*unsent)(void *self);
 };
 
 #ifdef __cplusplus

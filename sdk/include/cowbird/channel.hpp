@@ -30,6 +30,7 @@ class Channel {
   virtual int set_window(const cowbird_window &) { return -ENOTTY; }
   virtual int set_raw(bool) { return 0; }
   virtual int set_break(bool) { return -ENOTTY; }
+  virtual std::int64_t unsent() { return 0; }
   virtual std::string describe() = 0;
   // Only async-signal-safe calls.
   virtual void emergency_restore() noexcept {}
@@ -80,6 +81,9 @@ struct ChannelTable {
   static int set_break(void *self, int on) noexcept {
     return Self::call(self, [&](Derived &c) -> int { return c.set_break(on != 0); });
   }
+  static std::int64_t unsent(void *self) noexcept {
+    return Self::call(self, [](Derived &c) -> std::int64_t { return c.unsent(); });
+  }
   static void emergency_restore(void *self) noexcept { Self::of(self).object.emergency_restore(); }
 
   static constexpr cowbird_channel_ops ops = {
@@ -96,6 +100,7 @@ struct ChannelTable {
       .describe = &Self::describe,
       .emergency_restore = &emergency_restore,
       .set_break = &set_break,
+      .unsent = &unsent,
   };
 };
 
