@@ -2,6 +2,7 @@
 // telnet and nc.
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -345,6 +346,34 @@ TEST_CASE_METHOD(Fixture, "port: a client that asks and takes no answers fills n
   }
   CHECK(sent < 100'000'000);  // it is not listened to any more
   CHECK_THAT(receive_until(*this, client.get(), "[here]"), Contains("[here]"));
+}
+
+TEST_CASE_METHOD(Fixture,
+                 "unix, port: a host without descriptors makes clients wait, and nobody spin") {
+  Scratch scratch;
+  const std::string path = (scratch.path / "con.sock").string();
+  const int port = free_port();
+  const bool tcp = GENERATE(false, true);
+  const auto channel =
+      tcp ? make("port", {{"port", std::int64_t{port}}}) : make("unix", {{"path", path}});
+  open(*channel);
+  events.settle();
+  const UniqueFd client = tcp ? tcp_client(port) : unix_client(path);
+  REQUIRE(client.valid());
+  rlimit before;
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+  {
+    const UniqueFd next(dup(0));
+    const rlimit none{static_cast<rlim_t>(next.get()), before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+  }
+  for (int i = 0; i < 100; ++i) events.run_once(0);
+  const std::size_t reports = events.report_count();
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+  CHECK(reports < 20);
+  CHECK((seen & Channel::Connected) == 0);
+  events.skip(std::chrono::seconds(1));
+  CHECK(sees(Channel::Connected));
 }
 
 TEST_CASE_METHOD(Fixture, "port: addresses that cannot be had are refused with the reason") {

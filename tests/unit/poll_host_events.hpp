@@ -52,6 +52,8 @@ class PollHostEvents final : public HostEvents {
   void skip(std::chrono::seconds time) { skipped_ += time; }
 
   std::size_t watch_count() const { return watches_.size(); }
+  // How often a descriptor was reported.
+  std::size_t report_count() const { return reports_; }
 
   // Waits up to `timeout_ms` for something to happen and runs its callbacks.
   void run_once(int timeout_ms) {
@@ -71,6 +73,7 @@ class PollHostEvents final : public HostEvents {
       Entry &entry = *entries[i];
       if (entry.dead || !polled[i + 1].revents) continue;
       const auto callback = entry.callback;
+      ++reports_;
       callback(static_cast<std::uint32_t>(polled[i + 1].revents));
     }
     in_poll_ = false;

@@ -7,13 +7,13 @@
 
 namespace channels {
 
-Descriptor accept_client(int listener) {
+Arrival accept_client(int listener) {
   for (;;) {
     const int fd = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) return {Descriptor(fd)};
     // A client that gave up while it waited is no reason to keep the next one waiting (accept(2)).
-    if (fd >= 0 || (errno != EINTR && errno != ECONNABORTED && errno != EPROTO)) {
-      return Descriptor(fd);
-    }
+    if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO) continue;
+    return {{}, errno != EAGAIN};
   }
 }
 
@@ -35,6 +35,25 @@ void close_politely(Descriptor socket) noexcept {
   for (int i = 0; i < 64; ++i) {
     if (recv(socket.get(), unread.data(), unread.size(), MSG_DONTWAIT) <= 0) break;
   }
+}
+
+void Doorbell::attach(int socket, std::function<void()> rings) {
+  timer_.reset();
+  rings_ = std::move(rings);
+  ready_.attach(socket, [this](std::uint32_t) { rings_(); });
+}
+
+void Doorbell::detach() noexcept {
+  ready_.detach();
+  timer_.reset();
+}
+
+int Doorbell::wait(bool refused) noexcept {
+  if (!refused) return ready_.want(COWBIRD_WATCH_READABLE);
+  const int status = host_.add_timer(timer_, [this] { rings_(); });
+  if (status != 0) return status;
+  timer_.arm(kMomentNs);
+  return 0;
 }
 
 }  // namespace channels

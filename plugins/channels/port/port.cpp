@@ -14,7 +14,6 @@ namespace {
 
 using channels::Descriptor;
 using channels::PortListener;
-using channels::Readiness;
 using cowbird::sdk::Channel;
 using cowbird::sdk::Config;
 using cowbird::sdk::Host;
@@ -42,11 +41,11 @@ class PortChannel final : public Channel {
 
   // One listening socket, watched by this channel.
   struct Door {
-    Door(const Host &host, Descriptor s) : socket(std::move(s)), ready(host) {}
+    Door(const Host &host, Descriptor s) : socket(std::move(s)), bell(host) {}
     Descriptor socket;
-    Readiness ready;
+    channels::Doorbell bell;
   };
-  void watch(Door &door);
+  void watch(Door &door, bool refused);
   void on_client();
   void on_gone();
 
@@ -70,11 +69,9 @@ void PortChannel::open() {
     kept_.reset();
     for (Descriptor &socket : listener_->duplicates()) {
       Door &door = doors_.emplace_back(host(), std::move(socket));
-      door.ready.attach(door.socket.get(), [this, &door](std::uint32_t) {
-        listener_->take_clients();
-        watch(door);
-      });
-      watch(door);
+      door.bell.attach(door.socket.get(),
+                       [this, &door] { watch(door, !listener_->take_clients()); });
+      watch(door, false);
     }
     // The client comes on whichever channel's turn it is, and is taken over on this one's.
     seat_.wake = [this] {
@@ -87,8 +84,8 @@ void PortChannel::open() {
   }
 }
 
-void PortChannel::watch(Door &door) {
-  if (door.ready.want(COWBIRD_WATCH_READABLE) != 0) {
+void PortChannel::watch(Door &door, bool refused) {
+  if (door.bell.wait(refused) != 0) {
     host().log(COWBIRD_LOG_ERROR, "clients of port " + std::to_string(port_) + " cannot be seen");
   }
 }

@@ -165,15 +165,22 @@ void PortListener::welcome(Descriptor client) {
   serve_line();
 }
 
-void PortListener::take_clients() {
+bool PortListener::take_clients() {
   const std::lock_guard lock(mutex_);
-  accept_all();
+  return accept_all();
 }
 
-void PortListener::accept_all() {
+bool PortListener::accept_all() {
+  bool all = true;
   for (const Descriptor &socket : sockets_) {
-    while (Descriptor client = accept_client(socket.get())) welcome(std::move(client));
+    for (;;) {
+      auto [client, refused] = accept_client(socket.get());
+      all &= !refused;
+      if (!client) break;
+      welcome(std::move(client));
+    }
   }
+  return all;
 }
 
 }  // namespace channels

@@ -46,8 +46,8 @@ class PortListener {
   void leave(Seat &seat);
   // The client that was given.
   Descriptor fetch(Seat &seat);
-  // Takes in the clients that knock.
-  void take_clients();
+  // Takes in the clients that knock. False: the host has refused one, which knocks on.
+  bool take_clients();
 
  private:
   static constexpr std::size_t kLongestLine = 32;
@@ -63,7 +63,7 @@ class PortListener {
   void add_channel(const std::string &bind, std::uint16_t port);
   void listen_on(const std::string &bind, std::uint16_t port);
   void add_socket(const std::string &address, std::uint16_t port, bool optional);
-  void accept_all();
+  bool accept_all();
   void welcome(Descriptor client);
   void serve_line();
 

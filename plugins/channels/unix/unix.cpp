@@ -12,7 +12,6 @@
 namespace {
 
 using channels::Descriptor;
-using channels::Readiness;
 using cowbird::sdk::Channel;
 using cowbird::sdk::Config;
 using cowbird::sdk::Error;
@@ -62,9 +61,9 @@ class UnixChannel final : public Channel {
   void stop_listening() noexcept;
   void remove_stale();
   void bind_private(const Descriptor &fd);
-  Descriptor next_client();
+  channels::Arrival next_client();
   void take_client();
-  void wait_for_client();
+  void wait_for_client(bool refused);
   void try_connect();
   void on_gone();
 
@@ -74,7 +73,7 @@ class UnixChannel final : public Channel {
   std::deque<Descriptor> line_;  // clients that were there when the guest closed the device
   Descriptor peer_;
   channels::PeerStream stream_;
-  Readiness clients_{host()};
+  channels::Doorbell clients_{host()};
   cowbird::sdk::Timer timer_;    // to connect again, or to send the line away
   volatile bool bound_ = false;  // the socket's file is ours; read by a crash handler
 };
@@ -139,7 +138,7 @@ void UnixChannel::listen_at() {
   listener_ = make_socket();
   bind_private(listener_);
   if (listen(listener_.get(), kWaiting) != 0) throw_errno("Nobody can connect to " + path_);
-  clients_.attach(listener_.get(), [this](std::uint32_t) { take_client(); });
+  clients_.attach(listener_.get(), [this] { take_client(); });
 }
 
 void UnixChannel::stop_listening() noexcept {
@@ -148,25 +147,26 @@ void UnixChannel::stop_listening() noexcept {
   bound_ = false;
 }
 
-void UnixChannel::wait_for_client() {
-  if (const int status = clients_.want(COWBIRD_WATCH_READABLE); status != 0) {
+void UnixChannel::wait_for_client(bool refused) {
+  if (clients_.wait(refused) != 0) {
     host().log(COWBIRD_LOG_ERROR, "no client of " + path_ + " can be seen");
   }
 }
 
-Descriptor UnixChannel::next_client() {
+channels::Arrival UnixChannel::next_client() {
   while (!line_.empty()) {
     Descriptor first = std::move(line_.front());
     line_.pop_front();
-    if (!channels::is_gone(first.get())) return first;
+    if (!channels::is_gone(first.get())) return {std::move(first)};
   }
   return channels::accept_client(listener_.get());
 }
 
 void UnixChannel::take_client() {
   if (!listener_ || stream_.connected()) return;
-  peer_ = next_client();
-  if (!peer_) return wait_for_client();
+  auto [client, refused] = next_client();
+  if (!client) return wait_for_client(refused);
+  peer_ = std::move(client);
   stream_.connect(peer_.get());
 }
 
@@ -185,7 +185,7 @@ void UnixChannel::try_connect() {
 void UnixChannel::on_gone() {
   channels::close_politely(std::move(peer_));
   if (!listens_) return timer_.arm(kRetryNs);
-  if (line_.empty()) return wait_for_client();
+  if (line_.empty()) return wait_for_client(false);
   host().post([](void *self) { static_cast<UnixChannel *>(self)->take_client(); }, this);
 }
 
@@ -196,7 +196,7 @@ void UnixChannel::close() noexcept {
   channels::close_politely(std::move(peer_));
   // Between two sessions a getty closes and opens: who waits keeps the place meanwhile.
   while (listener_) {
-    Descriptor client = channels::accept_client(listener_.get());
+    Descriptor client = channels::accept_client(listener_.get()).client;
     if (!client) break;
     line_.push_back(std::move(client));
   }

@@ -161,8 +161,8 @@ void Emulator::make_socket() {
       listen(listener_.get(), 1) != 0) {
     throw_errno(std::string("The window's socket ") + socket_path_ + " cannot be made");
   }
-  helper_comes_.attach(listener_.get(), [this](std::uint32_t) { take_helper(); });
-  if (const int status = helper_comes_.want(COWBIRD_WATCH_READABLE); status != 0)
+  helper_comes_.attach(listener_.get(), [this] { take_helper(); });
+  if (const int status = helper_comes_.wait(); status != 0)
     throw_errno("The window's socket cannot be watched", -status);
 }
 
@@ -210,29 +210,30 @@ void Emulator::spawn(const std::string &program, const EmulatorCommand &command,
 }
 
 void Emulator::take_helper() {
-  newcomer_ = accept_client(listener_.get());
+  auto [client, refused] = accept_client(listener_.get());
+  newcomer_ = std::move(client);
   ucred peer{};
   socklen_t size = sizeof peer;
   if (!newcomer_ || getsockopt(newcomer_.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
       peer.uid != geteuid()) {
-    return wait_for_helper();
+    return wait_for_helper(refused);
   }
   helper_sends_.attach(newcomer_.get(), [this](std::uint32_t) { take_terminal(); });
-  if (helper_sends_.want(COWBIRD_WATCH_READABLE) != 0) wait_for_helper();
+  if (helper_sends_.want(COWBIRD_WATCH_READABLE) != 0) wait_for_helper(false);
 }
 
 void Emulator::take_terminal() {
   Descriptor terminal = receive_descriptor(newcomer_.get());
   helper_sends_.detach();
-  if (!terminal) return wait_for_helper();
+  if (!terminal) return wait_for_helper(false);
   Descriptor helper = std::move(newcomer_);
   stop_waiting();
   events_.window(std::move(helper), std::move(terminal));
 }
 
-void Emulator::wait_for_helper() {
+void Emulator::wait_for_helper(bool refused) {
   newcomer_.reset();
-  if (helper_comes_.want(COWBIRD_WATCH_READABLE) != 0) {
+  if (helper_comes_.wait(refused) != 0) {
     stop_waiting();
     events_.failed("The window's socket cannot be watched.");
   }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common/descriptor.hpp"
+#include "common/listener.hpp"
 #include "common/readiness.hpp"
 
 namespace channels {
@@ -42,7 +43,7 @@ class Emulator {
   void spawn(const std::string &program, const EmulatorCommand &command, const std::string &title);
   void take_helper();
   void take_terminal();
-  void wait_for_helper();
+  void wait_for_helper(bool refused);
   void on_exit();
   void stop_waiting() noexcept;
 
@@ -56,7 +57,7 @@ class Emulator {
   Descriptor output_;    // what the emulator says on its standard output and error
   Descriptor process_;
   pid_t pid_ = -1;
-  Readiness helper_comes_;
+  Doorbell helper_comes_;
   Readiness helper_sends_;
   Readiness exits_;
 };
