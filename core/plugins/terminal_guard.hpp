@@ -2,6 +2,7 @@
 // when the process dies. Used by core/plugins only, under the big kernel lock.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 
 #include "base/result.hpp"
@@ -10,18 +11,22 @@ namespace cowbird::plugins {
 
 class TerminalGuard {
  public:
+  struct Place {
+    std::atomic<void *> self{nullptr};
+    std::atomic<void (*)(void *)> restore{nullptr};  // set last, cleared first
+  };
+
   TerminalGuard() = default;
   ~TerminalGuard() { disarm(); }
   TerminalGuard(const TerminalGuard &) = delete;
   TerminalGuard &operator=(const TerminalGuard &) = delete;
 
-  // restore(self) is called by restore_host_terminals() from now until disarm(). NFile: too many.
+  // restore(self) is called by restore_host_terminals() from now until disarm(). NoMem.
   Result<void> arm(void (*restore)(void *), void *self);
   void disarm();
 
  private:
-  static constexpr std::size_t kNone = ~std::size_t{0};
-  std::size_t slot_ = kNone;
+  Place *place_ = nullptr;
 };
 
 }  // namespace cowbird::plugins

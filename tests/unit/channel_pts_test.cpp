@@ -266,6 +266,20 @@ TEST_CASE_METHOD(Fixture, "tty: window and hang-up") {
   CHECK(*write_text(*channel, "into the void") == 13);
 }
 
+TEST_CASE_METHOD(Fixture, "tty: hundreds are open at once, and each is put right") {
+  std::vector<std::unique_ptr<Channel>> others;
+  for (int i = 0; i < 600; ++i) {
+    others.push_back(make("null", {}, "con" + std::to_string(i)));
+    open(*others.back());
+  }
+  Pty pty;
+  const auto channel = make("tty", {{"device", pty.name()}});
+  open(*channel);
+  CHECK(pty.raw());
+  restore_host_terminals();
+  CHECK_FALSE(pty.raw());
+}
+
 TEST_CASE_METHOD(Fixture, "tty: what is no terminal is refused with the reason") {
   Scratch scratch;
   const auto cannot = [&](const std::string &device, const char *why) {
