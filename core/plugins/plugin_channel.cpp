@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstring>
 
 #include "base/log.hpp"
@@ -20,6 +21,9 @@ static_assert(Channel::Readable == COWBIRD_CHANNEL_READABLE &&
               Channel::Window == COWBIRD_CHANNEL_WINDOW && Channel::Break == COWBIRD_CHANNEL_BREAK);
 constexpr std::uint32_t kKnownEvents = Channel::Readable | Channel::Writable | Channel::HangUp |
                                        Channel::Connected | Channel::Window | Channel::Break;
+
+// It may have the name of a file in it.
+constexpr std::size_t kLongestDescription = PATH_MAX + 256;
 
 class PluginChannel final : public Channel, private DeviceClient {
  public:
@@ -113,9 +117,10 @@ class PluginChannel final : public Channel, private DeviceClient {
 
   std::string describe() override {
     if (!ops_.describe) return device_->config.plugin.name;
-    char text[256] = {};
-    ops_.describe(self_, text, sizeof text);
-    return std::string(text, strnlen(text, sizeof text));
+    std::string text(kLongestDescription, '\0');
+    ops_.describe(self_, text.data(), text.size());
+    text.resize(strnlen(text.data(), text.size()));
+    return text;
   }
 
  private:

@@ -242,8 +242,9 @@ class LinePort final : public RefCounted<LinePort>, public TtyPort {
 std::string LineSide::now() const {
   if (!channel || !channel->is_open()) return {};
   const std::string text = channel->describe();
-  if (!text.starts_with(plugin + ":")) return {};
-  return text.substr(0, text.find(' '));
+  // Such as a file's name with a comma: the setting says it so that it can be given again.
+  const bool is_one_word = text.find_first_of(" ,") == std::string::npos;
+  return text.starts_with(plugin + ":") && is_one_word ? text : std::string();
 }
 
 TtyLine::TtyLine(std::string node, DeviceNumber number, LineChannels channels)

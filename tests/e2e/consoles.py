@@ -109,11 +109,15 @@ def unix_socket(scratch):
 
 @test
 def log_file(scratch):
-    log = scratch / "con1.log"
+    log = scratch / "con 1,2.log"
     with Guest(scratch, ['plugin = "file"', f'path = "{log}"', 'max_size = "10K"', "keep = 20"]) as guest:
         guest.run("seq 1 10000 > /dev/tty1")
         guest.run("stty raw < /dev/tty1; seq 1 10 > /dev/tty1")
-    logs = sorted(scratch.glob("con1.log.*"), key=lambda file: -int(file.suffix[1:]))
+        setting = guest.ask("config", "con1")
+        contains(setting, str(log))
+        guest.run("exec 4> /dev/tty1")
+        equal(guest.ask("config", "con1"), setting, "the setting while it is open")
+    logs = sorted(scratch.glob("con 1,2.log.*"), key=lambda file: -int(file.suffix[1:]))
     check(len(logs) >= 4, "no rotation")
     whole = b"".join(file.read_bytes() for file in [*logs, log])
     check(whole.startswith(b"".join(b"%d\r\n" % i for i in range(1, 10001))), "the log is not what was written")
