@@ -8,6 +8,7 @@
 #include <csignal>
 #include <thread>
 
+#include "base/end_signal_set.hpp"
 #include "base/host_thread.hpp"
 #include "boot/panic.hpp"
 
@@ -22,46 +23,8 @@ constexpr int kIgnoredSignals[] = {SIGPIPE, SIGXFSZ};
 // The thread that waits; 0: not yet.
 std::atomic<pid_t> waiting_thread{0};
 
-bool ends_program(int signal) {
-  switch (signal) {
-    case SIGKILL:  // nobody can wait for these two
-    case SIGSTOP:
-    case SIGSEGV:  // panics
-    case SIGBUS:
-    case SIGILL:
-    case SIGFPE:
-    case SIGTRAP:
-    case SIGABRT:
-    case SIGSYS:
-    case SIGPIPE:  // ignored
-    case SIGXFSZ:
-    case SIGTSTP:  // these stop a program
-    case SIGTTIN:
-    case SIGTTOU:
-    case SIGCONT:  // and these do nothing by themselves
-    case SIGCHLD:
-    case SIGURG:
-    case SIGWINCH:
-      return false;
-    default:
-      return true;
-  }
-}
-
-sigset_t end_set() {
-  sigset_t set;
-  ::sigemptyset(&set);
-  // Those between the two ranges are the C library's own.
-  constexpr int kLastOrdinary = SIGSYS;
-  for (int s = 1; s <= kLastOrdinary; ++s) {
-    if (ends_program(s)) ::sigaddset(&set, s);
-  }
-  for (int s = SIGRTMIN; s <= SIGRTMAX; ++s) ::sigaddset(&set, s);
-  return set;
-}
-
 void wait_for_end_signal() {
-  const sigset_t set = end_set();
+  const sigset_t set = end_signal_set();
   ::pthread_setname_np(::pthread_self(), "end-signals");
   waiting_thread = static_cast<pid_t>(::syscall(SYS_gettid));
   waiting_thread.notify_all();
@@ -79,7 +42,7 @@ void on_stray_look_signal(int signal) { pass_on_end_signal(signal); }
 }  // namespace
 
 void watch_end_signals() {
-  const sigset_t set = end_set();
+  const sigset_t set = end_signal_set();
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
   for (const int s : kIgnoredSignals) ::signal(s, SIG_IGN);
   // The kernel's threads take it, whoever sends it.

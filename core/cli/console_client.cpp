@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/end_signal_set.hpp"
 #include "base/unique_fd.hpp"
 #include "tty/console_protocol.hpp"
 
@@ -38,18 +39,19 @@ constexpr std::size_t kMaxTyped = 64ul * 1024;
 constexpr int kSilenceMs = 2000;
 
 // The signals that end or interest the client; it waits for them beside its descriptors.
-constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCONT};
-
 class SignalSource {
  public:
   SignalSource() {
-    sigset_t set;
-    ::sigemptyset(&set);
-    for (const int s : kSignals) ::sigaddset(&set, s);
+    sigset_t set = end_signal_set();
+    // Those for a standard output or error that takes nothing, too: the terminal is to be put
+    // right.
+    for (const int s : {SIGPIPE, SIGXFSZ, SIGWINCH, SIGCONT}) ::sigaddset(&set, s);
     ::sigprocmask(SIG_BLOCK, &set, &old_);
     fd_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   }
-  ~SignalSource() { ::sigprocmask(SIG_SETMASK, &old_, nullptr); }
+  ~SignalSource() { leave(); }
+  // Signals do again what they did before.
+  void leave() { ::sigprocmask(SIG_SETMASK, &old_, nullptr); }
   SignalSource(const SignalSource &) = delete;
   SignalSource &operator=(const SignalSource &) = delete;
 
@@ -75,10 +77,7 @@ class RawTerminal {
     is_raw_ = true;
     enter();
   }
-  ~RawTerminal() {
-    // What was typed at one who only watches is nobody's.
-    if (is_raw_) ::tcsetattr(STDIN_FILENO, read_only_ ? TCSAFLUSH : TCSADRAIN, &saved_);
-  }
+  ~RawTerminal() { leave(); }
   RawTerminal(const RawTerminal &) = delete;
   RawTerminal &operator=(const RawTerminal &) = delete;
 
@@ -92,7 +91,14 @@ class RawTerminal {
     } else {
       ::cfmakeraw(&raw);
     }
-    ::tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+    ::tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+  }
+  // Waits for nothing (TCSANOW): a serial terminal may never send what it holds.
+  void leave() {
+    if (!std::exchange(is_raw_, false)) return;
+    // What was typed at one who only watches is nobody's.
+    if (read_only_) ::tcflush(STDIN_FILENO, TCIFLUSH);
+    ::tcsetattr(STDIN_FILENO, TCSANOW, &saved_);
   }
 
  private:
@@ -146,6 +152,7 @@ class Session {
   void on_frame(const wire::Frame &frame);
   void on_input();
   void write_output();
+  void show_the_rest();
   void send_typed();
   void send_window();
   void say(const std::string &line);
@@ -187,17 +194,22 @@ int Session::run() {
     wait();
     if (detaching_ && to_guest_.empty()) finish(Outcome::Done, "");
   }
-  if (deadly_signal_ == 0) {
-    // What came before the end is shown, by waiting if need be.
-    if (output_.valid()) ::fcntl(out_, F_SETFL, ::fcntl(out_, F_GETFL) & ~O_NONBLOCK);
-    while (written_ < waiting_.size()) {
-      const std::size_t before = written_;
-      write_output();
-      if (written_ == before) break;
-    }
-  }
-  if (!last_words_.empty()) say(last_words_);
+  show_the_rest();
+  // A terminal that takes nothing may keep us from here on, but a signal ends that.
+  raw_.leave();
+  signals_.leave();
+  if (deadly_signal_ == 0 && !last_words_.empty()) say(last_words_);
   return outcome_ == Outcome::Lost ? 1 : deadly_signal_ != 0 ? 128 + deadly_signal_ : 0;
+}
+
+// What came before the end is shown, by waiting if need be, until a signal says otherwise.
+void Session::show_the_rest() {
+  while (deadly_signal_ == 0 && written_ < waiting_.size()) {
+    std::array<pollfd, 2> fds{{{signals_.fd(), POLLIN, 0}, {out_, POLLOUT, 0}}};
+    if (::poll(fds.data(), fds.size(), -1) < 0 && errno != EINTR) return;
+    if (fds[0].revents) on_signal();
+    if (fds[1].revents) write_output();
+  }
 }
 
 void Session::say(const std::string &line) {
@@ -258,7 +270,8 @@ void Session::on_signal() {
       raw_.enter();
     } else {
       // For one who only watches it is the way out.
-      if (!target_.read_only || signal != SIGINT) deadly_signal_ = signal;
+      const bool way_out = target_.read_only && signal == SIGINT;
+      if (!way_out || outcome_ != Outcome::Running) deadly_signal_ = signal;
       finish(Outcome::Done, "");
     }
   }

@@ -12,7 +12,7 @@ import termios
 import threading
 import time
 
-from harness import COWBIRD, Skip, Terminal, check, cowbird, contains, descriptors, equal, main, prompt_of, test
+from harness import COWBIRD, Skip, Terminal, alive, check, cowbird, contains, descriptors, equal, main, prompt_of, test
 
 LIMIT = 90  # seconds; a machine may be busy
 MAGIC, VERSION = 0x4E4F4357, 1
@@ -151,10 +151,26 @@ def terminal_is_raw_and_put_back(scratch):
 
 @test
 def a_signal_puts_the_terminal_back(scratch):
+    with Guest(scratch) as guest:
+        for number in (signal.SIGTERM, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGRTMAX):
+            with guest.attach() as terminal:
+                terminal.expect("leaves it")
+                os.kill(terminal.process, number)
+                equal(terminal.wait(), 128 + number, "exit status")
+                check(modes(terminal) & termios.ICANON, f"the modes were not put back after signal {number}")
+
+
+@test
+def a_terminal_that_takes_nothing_can_be_left(scratch):
     with Guest(scratch) as guest, guest.attach() as terminal:
-        terminal.expect("leaves it")
+        terminal.type("\n")
+        prompt_of(terminal)
+        # More than the host's terminal holds, and then the guest is gone; the client has all of it still to write.
+        terminal.type("seq 1 50000; poweroff\n")
+        guest.process.wait(LIMIT)
+        check(alive(terminal.process), "the client has not waited")
         os.kill(terminal.process, signal.SIGTERM)
-        equal(terminal.wait(), 128 + signal.SIGTERM, "exit status")
+        wait_for(lambda: not alive(terminal.process), "the end of the client")
         check(modes(terminal) & termios.ICANON, "the modes were not put back")
 
 
