@@ -77,6 +77,25 @@ TEST_CASE_METHOD(Fixture, "file: rotation loses nothing but what is too old") {
   CHECK_FALSE(std::filesystem::exists(path + "0.1"));
 }
 
+TEST_CASE_METHOD(Fixture, "file: consoles share a log, and its rotation") {
+  const ConfigTable config{
+      {"path", path}, {"max_size", std::string("1K")}, {"keep", std::int64_t{9}}};
+  const auto one = make("file", config, "con1"), two = make("file", config, "con2");
+  open(*one);
+  open(*two);
+  const std::string all = pattern(5000, 8);
+  for (std::size_t at = 0; at < all.size(); at += 100) {
+    write_all(at % 300 == 0 ? *one : *two, all.substr(at, 100));
+  }
+  std::string got;
+  for (const char *suffix : {".4", ".3", ".2", ".1", ""}) {
+    if (*suffix) CHECK(contents(suffix).size() == 1024);
+    got += contents(suffix);
+  }
+  CHECK(got == all);
+  CHECK_FALSE(std::filesystem::exists(path + ".5"));
+}
+
 TEST_CASE_METHOD(Fixture, "file: a full disk is said once, and the guest goes on") {
   // A limit of the process is met as a full disk is (EFBIG in place of ENOSPC).
   signal(SIGXFSZ, SIG_IGN);

@@ -33,6 +33,8 @@ class FileChannel final : public Channel {
 
  private:
   void open_file();
+  bool is_current();
+  void make_room();
   void rotate();
   void lose(std::size_t count, int error);
 
@@ -55,6 +57,22 @@ void FileChannel::open_file() {
     throw Error(EINVAL, path_ + " is no regular file. Name a file, or one that is not there yet.");
   }
   size_ = static_cast<std::uint64_t>(status.st_size);
+}
+
+// Other consoles may write to the same log (con*), and have rotated it.
+bool FileChannel::is_current() {
+  struct stat ours, named;
+  if (!file_ || fstat(file_.get(), &ours) != 0 || stat(path_.c_str(), &named) != 0 ||
+      ours.st_dev != named.st_dev || ours.st_ino != named.st_ino) {
+    return false;
+  }
+  size_ = static_cast<std::uint64_t>(ours.st_size);
+  return true;
+}
+
+void FileChannel::make_room() {
+  if (!file_ || (max_size_ != 0 && !is_current())) open_file();
+  if (max_size_ != 0 && size_ >= max_size_) rotate();
 }
 
 // path -> path.1 -> path.2 ... -> path.KEEP; the oldest goes. A gap takes what is before it and
@@ -84,7 +102,7 @@ void FileChannel::lose(std::size_t count, int error) {
 
 std::int64_t FileChannel::write(std::span<const std::byte> data) {
   try {
-    if (!file_ || (max_size_ != 0 && size_ >= max_size_)) rotate();
+    make_room();
   } catch (const Error &error) {
     lose(data.size(), error.error());
     return static_cast<std::int64_t>(data.size());
