@@ -2,8 +2,9 @@
 """A person at the guest's terminal: line editing, job control, vi, less and top."""
 import contextlib
 import termios
+import time
 
-from harness import COWBIRD, Terminal, check, contains, equal, main, prompt_of, test
+from harness import COWBIRD, EXAMPLES, LIMIT, Terminal, check, contains, equal, main, prompt_of, test
 
 
 def guest(*options, **more):
@@ -207,6 +208,32 @@ def raw_mode_of_the_host_is_given_back():
         terminal.expect("over")
         modes = termios.tcgetattr(terminal.master)
         check(modes[3] & termios.ICANON and modes[3] & termios.ECHO, "the terminal was left in raw mode")
+
+
+@test
+def background_of_the_hosts_shell_and_foreground():
+    with Terminal(["/bin/bash", "--norc", "-i"]) as shell:
+        enter(shell, "PS1='ho''st> '", "host> ")
+        shell.type(f"{COWBIRD} boot {EXAMPLES}/hello.toml --set machine.name=background &\n")
+        # It is stopped as any program that reads from the terminal there. The shell says so before a prompt.
+        end = time.monotonic() + LIMIT
+        while "Stopped" not in shell.output:
+            check(time.monotonic() < end, f"the job was not stopped: {shell.output}")
+            shell.type("jobs\n")
+            shell.settle(0.2, 1.0)
+        shell.type("fg\n")
+        shell.expect("machine.name=background")
+        shell.type("\n")
+        shell.expect("root@background:/# ")
+        enter(shell, "echo al''ive", "alive")
+        modes = termios.tcgetattr(shell.master)[3]
+        check(not modes & (termios.ICANON | termios.ECHO | termios.ISIG), "the terminal is not raw")
+        enter(shell, "poweroff", "host> ")
+        shell.type("stty -a\n")
+        shell.expect(r"\s-?echo\s", literal=False)
+        check("-icanon" not in shell.output and "-echo " not in shell.output, "the modes were not put back")
+        shell.type("exit\n")
+        shell.wait()
 
 
 @test

@@ -49,9 +49,19 @@ int Terminal::set_raw(bool raw) noexcept {
   return set_modes(fd_, raw ? raw_modes(before_, breaks_) : before_);
 }
 
+bool Terminal::in_background() const noexcept {
+  const pid_t foreground = tcgetpgrp(fd_);  // -1: it is not the terminal of our session
+  return foreground >= 0 && foreground != getpgrp();
+}
+
 void Terminal::set_again() noexcept {
-  // In the background the terminal is somebody else's.
-  if (fd_ >= 0 && raw_ && tcgetpgrp(fd_) == getpgrp()) set_modes(fd_, raw_modes(before_, breaks_));
+  if (fd_ < 0 || !raw_ || tcgetpgrp(fd_) != getpgrp()) return;
+  if (changed_fd_.load(std::memory_order_relaxed) < 0) {
+    // The modes that open() found in the background were those of a shell that edits a line.
+    if (tcgetattr(fd_, &before_) != 0) return;
+    changed_fd_.store(fd_, std::memory_order_release);
+  }
+  set_modes(fd_, raw_modes(before_, breaks_));
 }
 
 void Terminal::restore() noexcept {

@@ -28,6 +28,10 @@ class Terminal {
   bool is_open() const { return fd_ >= 0; }
 
   int set_raw(bool raw) noexcept;
+  // The terminal is the shell's, or another job's, at present.
+  bool in_background() const noexcept;
+  // Raw modes come with set_again(), in the foreground.
+  void set_raw_later() noexcept { raw_ = true; }
   // After the process was stopped and goes on, the shell may have changed the modes.
   void set_again() noexcept;
   // The modes from before open(); async-signal-safe.

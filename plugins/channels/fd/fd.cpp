@@ -4,6 +4,7 @@
 
 #include <climits>
 #include <cowbird/channel.hpp>
+#include <csignal>
 
 #include "common/readiness.hpp"
 #include "common/terminal.hpp"
@@ -44,7 +45,9 @@ class FdChannel final : public Channel {
 
  private:
   void close_all() noexcept;
+  void take_terminal();
   void watch_terminal();
+  std::int64_t read_in_background(std::span<std::byte> buffer);
   // Owes the host a notice when the event comes; -EAGAIN, or the error when the descriptor cannot
   // be watched.
   static std::int64_t owe(Readiness &readiness, std::uint32_t event) {
@@ -75,14 +78,19 @@ void FdChannel::open() {
     }
     if (input_.is_terminal()) {
       terminal_.open(input_.fd());
-      if (const int status = terminal_.set_raw(true); status != 0) {
-        cowbird::sdk::throw_errno("The host terminal cannot be put in raw mode", -status);
-      }
+      take_terminal();
     }
     watch_terminal();
   } catch (...) {
     close_all();
     throw;
+  }
+}
+
+void FdChannel::take_terminal() {
+  if (terminal_.in_background()) return terminal_.set_raw_later();
+  if (const int status = terminal_.set_raw(true); status != 0) {
+    cowbird::sdk::throw_errno("The host terminal cannot be put in raw mode", -status);
   }
 }
 
@@ -110,9 +118,23 @@ void FdChannel::close_all() noexcept {
   input_.close();
 }
 
+// The host stops a job that reads from its terminal in the background, and the shell says so. It
+// does so to a thread that has the signal unblocked, which the host's threads have not: they get an
+// error. When the job goes on in the foreground, the read does.
+std::int64_t FdChannel::read_in_background(std::span<std::byte> buffer) {
+  sigset_t stop, old;
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGTTIN);
+  pthread_sigmask(SIG_UNBLOCK, &stop, &old);
+  const std::int64_t n = input_.read(buffer);
+  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  return n;
+}
+
 std::int64_t FdChannel::read(std::span<std::byte> buffer) {
   if (!input_.is_open()) return -EAGAIN;  // no input: silence
-  const std::int64_t n = input_.read(buffer);
+  std::int64_t n = input_.read(buffer);
+  if (n == -EIO && terminal_.is_open() && terminal_.in_background()) n = read_in_background(buffer);
   if (n == -EAGAIN) return owe(input_ready_, COWBIRD_WATCH_READABLE);
   // A raw terminal gives no end of file but this: its other side has gone.
   if (input_.is_terminal() && (n == 0 || n == -EIO)) {
