@@ -177,9 +177,9 @@ ClientReply Client::ask(std::string_view command, std::chrono::milliseconds pati
     return {Outcome::Error, fmt::format("The request is longer than {} bytes", kMaxData - 1)};
   }
   drop_old_answers();
-  const ClientReply silence{Outcome::NoAnswer, "The guest does not answer."};
+  const auto silence = [] { return ClientReply{Outcome::NoAnswer, "The guest does not answer."}; };
   const int status = send(request, limit());
-  if (status == EAGAIN) return silence;
+  if (status == EAGAIN) return silence();
   if (status != 0) {
     return {Outcome::Gone, fmt::format("The guest is gone: {}.", std::strerror(status))};
   }
@@ -189,7 +189,7 @@ ClientReply Client::ask(std::string_view command, std::chrono::milliseconds pati
     // One byte more than a packet, so that what is longer is seen.
     std::array<std::byte, sizeof(ReplyPacket) + 1> buffer;
     const ssize_t got = receive(buffer, limit());
-    if (got == 0) return silence;
+    if (got == 0) return silence();
     if (got < 0) return {Outcome::Gone, "The guest is gone."};
     const Reply piece = parse_reply(std::span(buffer).first(static_cast<std::size_t>(got)));
     if (!piece.good) return {Outcome::Error, "The answer is no packet of the management console"};
