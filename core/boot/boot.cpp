@@ -68,7 +68,7 @@ bool Machine::start(std::string &error) {
                         errno_text(installed.error()));
     return false;
   }
-  boot::watch_end_signals();
+  if (!boot::watch_end_signals(error)) return false;
   if (!claim_instance(error)) return false;
   boot::at_emergency([](void *) { restore_host_terminals(); }, nullptr,
                      boot::EmergencyFor::EndAndHalt);
@@ -178,6 +178,13 @@ bool Machine::start_mconsole(std::string &error) {
                          error);
 }
 
+void Machine::give_up() {
+  // Collected here, the stubs do not go on counting as processes of our user until init looks.
+  if (platform_) platform_->shutdown();
+  restore_host_terminals();
+  drop_instance();
+}
+
 void Machine::drop_instance() {
   if (instance_) boot::cancel_emergency(instance_emergency_);
   instance_.reset();
@@ -263,8 +270,7 @@ int boot_machine(const BootRequest &request, std::string &error) {
   static Machine *machine = nullptr;
   machine = new Machine(request);
   if (!machine->start(error)) {
-    restore_host_terminals();
-    machine->drop_instance();
+    machine->give_up();
     return kExitHostError;
   }
   const int status = machine->wait();

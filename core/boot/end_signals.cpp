@@ -1,14 +1,17 @@
 #include "boot/end_signals.hpp"
 
+#include <fmt/format.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <system_error>
 #include <thread>
 
 #include "base/end_signal_set.hpp"
+#include "base/errno.hpp"
 #include "base/host_thread.hpp"
 #include "boot/panic.hpp"
 
@@ -41,7 +44,7 @@ void on_stray_look_signal(int signal) { pass_on_end_signal(signal); }
 
 }  // namespace
 
-void watch_end_signals() {
+bool watch_end_signals(std::string &error) {
   const sigset_t set = end_signal_set();
   ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
   for (const int s : kIgnoredSignals) ::signal(s, SIG_IGN);
@@ -50,8 +53,15 @@ void watch_end_signals() {
   action.sa_handler = on_stray_look_signal;
   action.sa_flags = SA_ONSTACK | SA_RESTART;
   ::sigaction(kLookSignal, &action, nullptr);
-  std::thread(wait_for_end_signal).detach();
+  try {
+    std::thread(wait_for_end_signal).detach();
+  } catch (const std::system_error &refused) {
+    error = fmt::format("The thread that waits for signals cannot be started: {}.",
+                        errno_text(errno_from_host(refused.code().value())));
+    return false;
+  }
   waiting_thread.wait(0);
+  return true;
 }
 
 void pass_on_end_signal(int signal) {

@@ -6,11 +6,13 @@
 // which a guest must not be able to end the kernel with.
 #pragma once
 
+#include <string>
+
 namespace cowbird::boot {
 
 // Once, on the process' first thread, before there is another one: a thread that has these signals
-// unblocked would die of them at once.
-void watch_end_signals();
+// unblocked would die of them at once. False, with a sentence, when the host refuses a thread.
+bool watch_end_signals(std::string &error);
 
 // For a handler of a signal that the kernel uses itself (kLookSignal, the timer of a panic) and
 // that somebody else has sent: ends the process as above, soon. Async-signal-safe.

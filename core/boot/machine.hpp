@@ -34,6 +34,8 @@ class Machine {
 
   // Before the program is executed anew: a gdb that is attached sees the next guest too.
   void part_from_gdb_server();
+  // After start() has failed: leaves nothing on the host.
+  void give_up();
   // The run-time directory goes; the last thing.
   void drop_instance();
 

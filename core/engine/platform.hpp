@@ -162,8 +162,9 @@ class Platform {
   // refuses processes.
   virtual Result<std::unique_ptr<AddressSpace>> new_address_space() = 0;
   // A further context (the first too) in an address space that outlives it. Registers start as
-  // zero, extended state as after reset_xstate(). At most 1024 live in one space (Again). The host
-  // thread is made at the first run(); a host that refuses it makes that run() return Dead.
+  // zero, extended state as after reset_xstate(). Makes the host thread behind it, unless an ended
+  // context has left one, and waits for that with the big kernel lock released. Again: 1024 live in
+  // this space, or the host refuses threads.
   virtual Result<std::unique_ptr<Context>> new_context(AddressSpace &space) = 0;
   // Size of the XSAVE area of get_xstate/set_xstate.
   virtual std::size_t xstate_size() const = 0;

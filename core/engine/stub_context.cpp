@@ -74,7 +74,9 @@ Trap decode_fault(const stub::HostFrame &frame) {
 
 Result<std::unique_ptr<StubContext>> StubContext::create(StubSpace &space) {
   const unsigned slot = TRY(space.take_slot());
-  return std::unique_ptr<StubContext>(new StubContext(space, slot));
+  std::unique_ptr<StubContext> context(new StubContext(space, slot));
+  TRY(context->make_thread());
+  return context;
 }
 
 StubContext::StubContext(StubSpace &space, unsigned slot)
@@ -112,7 +114,7 @@ void StubContext::set_active(bool active) {
 Trap StubContext::run() {
   Trap trap;
   SyncPoint point = 0;
-  if (space_.publish(point) && have_thread()) {
+  if (space_.publish(point)) {
     // From here on interrupt() sends a signal; what came before is seen in kick_.
     running_.store(true);
     if (kick_.load()) {
@@ -134,18 +136,19 @@ Trap StubContext::run() {
   // Any return answers the interrupts until now: the caller looks around.
   kick_.store(false);
   if (trap.kind == TrapKind::Dead && !process_.dead()) {
-    process_.kill("the host refused a thread, or what a thread told the kernel was forged");
+    process_.kill("what a thread told the kernel was forged");
   }
   return trap;
 }
 
-bool StubContext::have_thread() {
-  if (host_tid_.load() != 0) return true;
-  auto made = space_.make_thread(slot_);
-  if (!made) return false;
+// Now and not at the first run(): whoever wants a thread must hear that the host has none left.
+Result<void> StubContext::make_thread() {
+  if (host_tid_.load() == 0) {
+    const EngineMachine::Blocking blocking(machine_);
+    host_tid_.store(TRY(space_.make_thread(slot_)));
+  }
   reset_xstate();
-  host_tid_.store(*made);
-  return true;
+  return {};
 }
 
 void StubContext::interrupt() {

@@ -32,7 +32,7 @@ class StubContext final : public Context {
  private:
   StubContext(StubSpace &space, unsigned slot);
 
-  bool have_thread();
+  Result<void> make_thread();
   void write_frame();
   void place(SyncPoint point);
   void resume(SyncPoint point);

@@ -55,7 +55,13 @@ Result<void> StubPool::start(std::string &why) {
     return Err(Errno::NFile);
   }
   watch(epoll_.get(), command_.get(), 0);
-  thread_ = std::thread([this] { run(); });
+  auto thread = HostThread::start("stubs", [this] { run(); });
+  if (!thread) {
+    why = fmt::format("The thread that starts stub processes cannot be started: {}.",
+                      errno_text(thread.error()));
+    return Err(thread.error());
+  }
+  thread_ = std::move(*thread);
   auto first = take();
   if (!first) {
     MutexLock guard(lock_);
@@ -85,7 +91,8 @@ Result<StubProcess *> StubPool::take() {
     {
       MutexLock guard(lock_);
       if (stop_) return Err(Errno::NoMem);
-      const bool failed = failures_ >= kMaxFailures;
+      // A stub that a guest process has just left is as good as one that the host allows.
+      const bool failed = failures_ >= kMaxFailures && coming_ == 0 && returned_.empty();
       StubProcess *process = nullptr;
       while (!idle_.empty() && process == nullptr) {
         process = idle_.back();

@@ -6,9 +6,9 @@
 
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "base/host_thread.hpp"
 #include "base/lock.hpp"
 #include "engine/platform.hpp"
 #include "engine/stub_process.hpp"
@@ -44,7 +44,7 @@ class StubPool {
   const StubEnvironment environment_;
   const unsigned warm_;
   UniqueFd epoll_, command_;
-  std::thread thread_;
+  HostThread thread_;
 
   Mutex lock_{LockRank::Engine, "stub pool"};
   std::vector<StubProcess *> idle_ GUARDED_BY(lock_);

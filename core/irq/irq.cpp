@@ -171,7 +171,7 @@ Result<void> start() {
   KASSERT(!irq.thread.joinable());
   TRY(open_descriptors(irq));
   irq.stopping.store(false);
-  start_workers();
+  TRY(start_workers());
   {
     BklGuard guard;
     irq.programmed = kNoDeadline;

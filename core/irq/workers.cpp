@@ -59,21 +59,21 @@ void worker_main() {
   }
 }
 
-void add_thread(Workers &workers) REQUIRES(workers.lock) {
-  auto thread = HostThread::start("worker" + std::to_string(workers.threads.size()), worker_main);
-  if (thread) {
-    workers.threads.push_back(std::move(*thread));
-  } else if (workers.threads.empty()) {
-    panic("the host refuses to start a worker thread: {}", errno_text(thread.error()));
-  }
+Result<void> add_thread(Workers &workers) REQUIRES(workers.lock) {
+  workers.threads.push_back(
+      TRY(HostThread::start("worker" + std::to_string(workers.threads.size()), worker_main)));
+  return {};
 }
 
 }  // namespace
 
-void start_workers() {
+Result<void> start_workers() {
   Workers &workers = Workers::instance();
   MutexLock guard(workers.lock);
+  // One is there from the start: later the guest may have used up the threads that the host allows.
+  TRY(add_thread(workers));
   workers.running = true;
+  return {};
 }
 
 void stop_workers() {
@@ -101,7 +101,8 @@ void submit(std::function<void()> call, std::function<void()> done) {
     if (!workers.running) return;
     workers.jobs.push_back({std::move(call), std::move(done)});
     if (workers.jobs.size() > workers.idle && workers.threads.size() < kMaxWorkers) {
-      add_thread(workers);
+      // Without a further one those that are there do it, later.
+      static_cast<void>(add_thread(workers));
     }
   }
   workers.wanted.release();

@@ -1,5 +1,6 @@
 // Threads: pthreads(7) over clone(2) and futex(2), thread-local storage, robust lists, signals to
 // threads.
+#include <fenv.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -41,6 +42,22 @@ TEST(create_and_join_gives_the_result) {
   void *result = nullptr;
   CHECK_EQ(pthread_join(thread, &result), 0);
   CHECK_EQ(reinterpret_cast<long>(result), 1234);
+}
+
+// clone(2) copies the floating-point state; the second thread runs on what the first has left.
+TEST(a_thread_inherits_the_floating_point_environment) {
+  for (const int mode : {FE_UPWARD, FE_DOWNWARD}) {
+    REQUIRE(fesetround(mode) == 0);
+    int seen = -1;
+    auto body = [&] {
+      seen = fegetround();
+      fesetround(FE_TOWARDZERO);
+    };
+    join(start_thread(&body));
+    CHECK_EQ(seen, mode);
+    CHECK_EQ(fegetround(), mode);
+  }
+  fesetround(FE_TONEAREST);
 }
 
 TEST(threads_share_ids_and_memory) {
