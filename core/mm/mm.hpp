@@ -234,6 +234,11 @@ class Mm : public RefCounted<Mm> {
   bool write_protect_cache_page(const Vma &vma, std::uint64_t index);
   FaultOutcome resolve_fault(VirtAddr address, FaultAccess access, bool forced);
   void populate(VirtAddr start, VirtAddr end);
+  // For the OOM killer, when no task that uses this Mm will run guest code again but the last one
+  // takes its time: private memory goes now, and later faults are Interrupted. False, and nothing
+  // happens, while somebody holds lock(). Never sleeps.
+  bool take_from_killed();
+  bool taken_from_killed() const;
 
   std::unique_ptr<AddressSpace> host_;
   SleepMutex lock_{"mmap_lock"};

@@ -54,6 +54,8 @@ FaultOutcome Mm::resolve_fault(VirtAddr address, FaultAccess access, bool forced
     FaultOutcome outcome;
     {
       SleepLock guard(lock_);
+      // What was there must not be taken for zeros.
+      if (private_->was_taken) return FaultOutcome::Interrupted;
       outcome = private_->fault_once(page, access, forced, need);
     }
     if (outcome == FaultOutcome::OutOfMemory && !relieved) {

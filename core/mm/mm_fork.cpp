@@ -121,4 +121,17 @@ void Mm::tear_down() {
   RetireQueue::reap_all();
 }
 
+bool Mm::take_from_killed() {
+  if (!lock_.try_lock()) return false;
+  const SleepUnlock guard(lock_);
+  private_->was_taken = true;
+  for (const auto &[start, area] : private_->areas) {
+    if (area->sharing == Sharing::Private) private_->zap(area->start, area->end);
+  }
+  host_->flush();
+  return true;
+}
+
+bool Mm::taken_from_killed() const { return private_->was_taken; }
+
 }  // namespace cowbird

@@ -156,6 +156,7 @@ struct Mm::Private {
   Areas areas;
   std::unique_ptr<RetireQueue> retired;
   bool lock_future = false;  // mlockall(MCL_FUTURE)
+  bool was_taken = false;    // take_from_killed()
 
   // Figures, in pages.
   std::uint64_t virtual_pages = 0, data_pages = 0, locked_pages = 0, peak_virtual = 0;
