@@ -10,6 +10,6 @@ inline constexpr std::uint32_t kFIONBIO = 0x5421;
 inline constexpr std::uint32_t kFIONCLEX = 0x5450;
 inline constexpr std::uint32_t kFIOCLEX = 0x5451;
 inline constexpr std::uint32_t kFIOASYNC = 0x5452;
-inline constexpr std::uint32_t kFIOQSIZE = 0x5460;
+inline constexpr std::uint32_t kFIGETBSZ = 2, kFIOQSIZE = 0x5460;
 
 }  // namespace cowbird::abi

@@ -35,6 +35,10 @@ void PageCache::drop_all() {
 void PageCache::set_dirty(Entry &entry, bool dirty) {
   if (entry.dirty == dirty) return;
   entry.dirty = dirty;
+  // As on Linux, who writes is charged when the page becomes one that must be stored.
+  if (Thread *writer = dirty ? current_thread() : nullptr) {
+    writer->io.storage_written_bytes += kPageSize;
+  }
   dirty_ += dirty ? 1 : ~0ull;
   totals.dirty_pages += dirty ? 1 : ~0ull;
 }
@@ -169,6 +173,8 @@ Result<Pfn> PageCache::add_pages(std::uint64_t index, bool fill, bool &again) {
   if (reads) {
     filled = run.count == 1 ? fill_page(first, run.first) : fill_pages(first, run.first, run.count);
     finish_fill(first, run, filled.ok());
+    Thread *reader = filled && !memory_only() ? current_thread() : nullptr;
+    if (reader) reader->io.storage_read_bytes += run.count * kPageSize;
   }
   const auto kept = pages_.find(index);
   again = filled.ok() && (kept == pages_.end() || kept->second.pfn != wanted);

@@ -223,6 +223,7 @@ Result<void> UnixSocket::autobind() {
 Result<void> UnixSocket::bind(const SocketAddress &address) {
   const std::string name = TRY(name_of(address));
   if (!bound_name_.empty()) return Err(Errno::Inval);
+  if (name.empty()) return Err(Errno::Inval);
   if (name.empty()) return autobind();
   if (name[0] == '\0') {
     if (!abstract_names().try_emplace(name, this).second) return Err(Errno::AddrInUse);
@@ -295,7 +296,8 @@ UnixSocket::~UnixSocket() {
 
 Result<void> UnixSocket::connect_datagram(const SocketAddress &address) {
   std::uint16_t family = 0;
-  if (address.size() >= sizeof(family)) std::memcpy(&family, address.data(), sizeof(family));
+  if (address.size() < sizeof(family)) return Err(Errno::Inval);
+  std::memcpy(&family, address.data(), sizeof(family));
   Ref<UnixSocket> target;
   std::string name;
   if (family != kAF_UNSPEC) {  // AF_UNSPEC dissolves the association

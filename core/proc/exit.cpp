@@ -177,6 +177,7 @@ void add_usage(Process &process, const Task &task) {
   own.major_faults = task.major_faults;
   own.voluntary_switches = task.voluntary_switches;
   own.involuntary_switches = task.involuntary_switches;
+  own.io = task.io;
   process.usage.add(own);
 }
 

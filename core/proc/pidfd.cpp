@@ -16,6 +16,8 @@ class PidFile final : public File {
     if (table != nullptr) table->wait(process_->exit_wait);
     return process_->zombie ? kPollIn : 0;
   }
+  bool can_read() const override { return false; }
+  bool can_write() const override { return false; }
   std::string describe() const override { return "anon_inode:[pidfd]"; }
 
  private:

@@ -40,8 +40,7 @@ void ResourceUsage::add(const ResourceUsage &other) {
   max_rss_pages = std::max(max_rss_pages, other.max_rss_pages);
   minor_faults += other.minor_faults;
   major_faults += other.major_faults;
-  blocks_in += other.blocks_in;
-  blocks_out += other.blocks_out;
+  io.add(other.io);
   voluntary_switches += other.voluntary_switches;
   involuntary_switches += other.involuntary_switches;
 }
@@ -95,6 +94,7 @@ ResourceUsage Process::total_usage() const {
     own.major_faults = task->major_faults;
     own.voluntary_switches = task->voluntary_switches;
     own.involuntary_switches = task->involuntary_switches;
+    own.io = task->io;
     total.add(own);
   }
   const Task *task = representative();

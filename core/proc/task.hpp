@@ -59,8 +59,9 @@ struct LimitPair {
 
 struct ResourceUsage {
   std::int64_t user_ns = 0, system_ns = 0;
-  std::uint64_t max_rss_pages = 0, minor_faults = 0, major_faults = 0, blocks_in = 0,
-                blocks_out = 0, voluntary_switches = 0, involuntary_switches = 0;
+  std::uint64_t max_rss_pages = 0, minor_faults = 0, major_faults = 0, voluntary_switches = 0,
+                involuntary_switches = 0;
+  IoCounters io;
   void add(const ResourceUsage &other);
 };
 

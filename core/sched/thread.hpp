@@ -54,6 +54,21 @@ struct SavedContext {
   std::uint64_t rsp = 0;
 };
 
+// What /proc/PID/io counts: bytes and calls of read(2), write(2) and their kin, and bytes that were
+// fetched from storage or have to go there.
+struct IoCounters {
+  std::uint64_t read_bytes = 0, written_bytes = 0, read_calls = 0, write_calls = 0;
+  std::uint64_t storage_read_bytes = 0, storage_written_bytes = 0;
+  void add(const IoCounters &other) {
+    read_bytes += other.read_bytes;
+    written_bytes += other.written_bytes;
+    read_calls += other.read_calls;
+    write_calls += other.write_calls;
+    storage_read_bytes += other.storage_read_bytes;
+    storage_written_bytes += other.storage_written_bytes;
+  }
+};
+
 class Thread : public RefCounted<Thread> {
  public:
   using Id = std::uint64_t;
@@ -89,6 +104,7 @@ class Thread : public RefCounted<Thread> {
   std::int64_t start_time_ns = 0;
   std::uint64_t voluntary_switches = 0;
   std::uint64_t involuntary_switches = 0;
+  IoCounters io;
   int nice = 0;  // -20..19, weighs the time slice
   // Goes on while the guest stands still (sched/freeze.hpp): for threads that serve the operator.
   // Set before start() or by the thread itself.

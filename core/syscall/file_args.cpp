@@ -50,6 +50,22 @@ Result<Ref<File>> writable_file(Task &task, int fd) {
   return file;
 }
 
+Result<void> check_readable(const File &file) {
+  if (!file.readable()) return Err(Errno::BadF);
+  return file.can_read() ? Result<void>() : Result<void>(Err(Errno::Inval));
+}
+
+Result<void> check_writable(const File &file) {
+  if (!file.writable()) return Err(Errno::BadF);
+  return file.can_write() ? Result<void>() : Result<void>(Err(Errno::Inval));
+}
+
+Result<IovIter> user_buffer(std::uint64_t address, std::uint64_t length) {
+  constexpr VirtAddr kLinuxTaskSize = 0x7fff'ffff'f000;
+  if (address > kLinuxTaskSize || length > kLinuxTaskSize - address) return Err(Errno::Fault);
+  return IovIter::user(address, std::min(length, abi::kMaxTransfer));
+}
+
 Result<IovIter> read_iovec(std::uint64_t address, std::uint64_t count) {
   if (count > abi::kIOV_MAX) return Err(Errno::Inval);
   const auto vectors = TRY(UserPtr<abi::Iovec>(address).read_array(count));

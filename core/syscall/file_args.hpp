@@ -33,11 +33,19 @@ Result<LookupFlag> at_flags(std::uint32_t flags, std::uint32_t allowed);
 // A descriptor's file open for reading or writing: BadF.
 Result<Ref<File>> readable_file(Task &task, int fd);
 Result<Ref<File>> writable_file(Task &task, int fd);
+// The same for a file that is known, and Inval when its kind has no such operation.
+Result<void> check_readable(const File &file);
+Result<void> check_writable(const File &file);
 
 // The transfer of readv, writev and their kin: Inval, Fault. More than the largest transfer is cut.
 Result<IovIter> read_iovec(std::uint64_t address, std::uint64_t count);
-inline IovIter user_buffer(std::uint64_t address, std::uint64_t length) {
-  return IovIter::user(address, std::min(length, abi::kMaxTransfer));
+// The transfer of read, write and their kin: Fault when it is not in the range of programs at all.
+Result<IovIter> user_buffer(std::uint64_t address, std::uint64_t length);
+// A transfer must end where an offset can be told: Inval.
+inline Result<void> check_range(std::uint64_t offset, std::uint64_t length) {
+  constexpr auto kEnd = static_cast<std::uint64_t>(INT64_MAX);
+  if (offset > kEnd || length > kEnd - offset) return Err(Errno::Inval);
+  return {};
 }
 
 Result<int> install_file(Task &task, Ref<File> file, bool close_on_exec, int first = 0);

@@ -53,6 +53,20 @@ void set_async(File &file, int fd, bool on) {
   }
 }
 
+// Files of the page cache, block devices, and pipes, which then keep packets apart.
+bool can_be_direct(const File &file) {
+  if (!file.inode) return false;
+  const FileType type = file.inode->type();
+  return type == FileType::Fifo || type == FileType::BlockDevice ||
+         (file.inode->is_regular() && file.inode->page_cache());
+}
+
+// memfd_create(2) and tmpfs.
+bool can_be_sealed(const File &file) {
+  return file.inode && file.inode->is_regular() && file.inode->page_cache() &&
+         file.inode->page_cache()->is_memory_only();
+}
+
 Result<void> set_status_flags(File &file, int fd, std::uint32_t wanted) {
   constexpr std::uint32_t kChangeable =
       abi::kO_APPEND | abi::kO_NONBLOCK | abi::kO_ASYNC | abi::kO_DIRECT | abi::kO_NOATIME;
@@ -62,6 +76,7 @@ Result<void> set_status_flags(File &file, int fd, std::uint32_t wanted) {
         !credentials.capable(Capability::Fowner))
       return Err(Errno::Perm);
   }
+  if ((wanted & abi::kO_DIRECT) && !can_be_direct(file)) return Err(Errno::Inval);
   set_async(file, fd, wanted & abi::kO_ASYNC);
   file.set_flags((file.flags() & ~kChangeable) | (wanted & kChangeable));
   return {};
@@ -265,10 +280,10 @@ SysResult sys_fcntl(Task &task, const SysArgs &args) {
     case abi::kF_GETPIPE_SZ:
       return pipe_size(task, *file, command, args.u64(2));
     case abi::kF_ADD_SEALS:
-      if (!file->inode || !file->inode->is_regular()) return Err(Errno::Inval);
+      if (!can_be_sealed(*file)) return Err(Errno::Inval);
       return add_seals(*file, args.u32(2));
     case abi::kF_GET_SEALS:
-      if (!file->inode || !file->inode->is_regular()) return Err(Errno::Inval);
+      if (!can_be_sealed(*file)) return Err(Errno::Inval);
       return file->inode->seals;
     case abi::kF_GETLEASE:
       return abi::kF_UNLCK;  // nobody has one
@@ -278,7 +293,8 @@ SysResult sys_fcntl(Task &task, const SysArgs &args) {
 }
 
 SysResult sys_flock(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(task.files->get(args.fd(0)));
+  constexpr std::int32_t kLockMand = 32;  // mandatory share locks, which Linux has given up
+  if (args.s32(1) & kLockMand) return 0;
   const bool wait = !(args.s32(1) & abi::kLOCK_NB);
   LockKind kind;
   switch (args.s32(1) & ~abi::kLOCK_NB) {
@@ -294,6 +310,7 @@ SysResult sys_flock(Task &task, const SysArgs &args) {
     default:
       return Err(Errno::Inval);
   }
+  const Ref<File> file = TRY(task.files->get(args.fd(0)));
   TRY(flock_file(*file, kind, wait));
   return 0;
 }
@@ -322,6 +339,13 @@ SysResult sys_ioctl(Task &task, const SysArgs &args) {
         return 0;
       }
       break;
+    case abi::kFIGETBSZ: {
+      std::uint64_t bytes = kPageSize;  // of what lives in memory, as pipes do
+      if (file->inode) bytes = TRY(file->inode->sb().statfs()).block_size;
+      if (bytes == 0) return Err(Errno::Inval);
+      TRY(args.ptr<std::int32_t>(2).write(static_cast<std::int32_t>(bytes)));
+      return 0;
+    }
     case abi::kFIOQSIZE:
       if (file->inode && (file->inode->is_regular() || file->inode->is_directory())) {
         TRY(args.ptr<std::int64_t>(2).write(static_cast<std::int64_t>(file->inode->size())));

@@ -49,22 +49,73 @@ Result<void> sync_after_write(File &file, bool data_sync, bool full_sync) {
   return file.fsync(!full);
 }
 
+// Reads and counts for /proc/PID/io; the same for writes.
+Result<std::uint64_t> counted_read(File &file, IovIter &to, std::uint64_t &offset) {
+  auto done = file.read(to, offset);
+  IoCounters &io = current_task().io;
+  ++io.read_calls;
+  if (done) io.read_bytes += *done;
+  return done;
+}
+Result<std::uint64_t> counted_write(File &file, IovIter &from, std::uint64_t &offset) {
+  auto done = file.write(from, offset);
+  IoCounters &io = current_task().io;
+  ++io.write_calls;
+  if (done) io.written_bytes += *done;
+  return done;
+}
+
 SysResult read_at_position(File &file, IovIter &to) {
   const PositionLock locked(file);
-  return static_cast<std::int64_t>(TRY(file.read(to, file.position)));
+  if (file.seekable()) TRY(check_range(file.position, to.remaining()));
+  return static_cast<std::int64_t>(TRY(counted_read(file, to, file.position)));
 }
 
 SysResult write_at_position(File &file, IovIter &from) {
   const PositionLock locked(file);
-  const auto done = static_cast<std::int64_t>(TRY(file.write(from, file.position)));
+  if (file.seekable()) TRY(check_range(file.position, from.remaining()));
+  const auto done = static_cast<std::int64_t>(TRY(counted_write(file, from, file.position)));
   TRY(sync_after_write(file, false, false));
   return done;
 }
 
-Result<std::uint64_t> checked_offset(std::int64_t offset, const File &file) {
+// The file of pread, pwrite and their kin. In this order: Inval, BadF (no such descriptor), SPipe.
+Result<Ref<File>> file_with_offset(Task &task, int fd, std::int64_t offset) {
   if (offset < 0) return Err(Errno::Inval);
-  if (!file.seekable()) return Err(Errno::SPipe);
-  return static_cast<std::uint64_t>(offset);
+  Ref<File> file = TRY(task.files->get(fd));
+  if (!file->seekable()) return Err(Errno::SPipe);
+  return file;
+}
+
+SysResult read_at(File &file, IovIter &to, std::uint64_t offset) {
+  TRY(check_range(offset, to.remaining()));
+  return static_cast<std::int64_t>(TRY(counted_read(file, to, offset)));
+}
+
+SysResult write_at(File &file, IovIter &from, std::uint64_t offset) {
+  TRY(check_range(offset, from.remaining()));
+  const auto done = static_cast<std::int64_t>(TRY(counted_write(file, from, offset)));
+  TRY(sync_after_write(file, false, false));
+  return done;
+}
+
+// preadv2 and pwritev2 use the file's own position for the offset -1.
+Result<Ref<File>> file_with_offset_or_position(Task &task, int fd, std::int64_t offset) {
+  return offset == -1 ? task.files->get(fd) : file_with_offset(task, fd, offset);
+}
+
+// fallocate(2)'s combinations: OpNotSupp, Inval.
+Result<void> check_fallocate_mode(std::uint32_t mode) {
+  constexpr std::uint32_t kKeepSize = 1, kPunchHole = 2, kCollapse = 8, kZero = 0x10,
+                          kInsert = 0x20, kUnshare = 0x40;
+  constexpr std::uint32_t kKnown = kKeepSize | kPunchHole | kCollapse | kZero | kInsert | kUnshare;
+  if (mode & ~kKnown) return Err(Errno::OpNotSupp);
+  if ((mode & (kPunchHole | kZero)) == (kPunchHole | kZero)) return Err(Errno::OpNotSupp);
+  if ((mode & kPunchHole) && !(mode & kKeepSize)) return Err(Errno::OpNotSupp);
+  if ((mode & kCollapse) && mode != kCollapse) return Err(Errno::Inval);
+  if ((mode & kInsert) && mode != kInsert) return Err(Errno::Inval);
+  if ((mode & kUnshare) && (mode & ~(kUnshare | kKeepSize))) return Err(Errno::Inval);
+  return {};
 }
 
 }  // namespace
@@ -122,84 +173,84 @@ SysResult sys_openat2(Task &task, const SysArgs &args) {
 }
 
 SysResult sys_read(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(readable_file(task, args.fd(0)));
-  IovIter to = user_buffer(args.u64(1), args.u64(2));
+  const Ref<File> file = TRY(task.files->get(args.fd(0)));
+  TRY(check_readable(*file));
+  IovIter to = TRY(user_buffer(args.u64(1), args.u64(2)));
   return read_at_position(*file, to);
 }
 
 SysResult sys_write(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(writable_file(task, args.fd(0)));
-  IovIter from = user_buffer(args.u64(1), args.u64(2));
+  const Ref<File> file = TRY(task.files->get(args.fd(0)));
+  TRY(check_writable(*file));
+  IovIter from = TRY(user_buffer(args.u64(1), args.u64(2)));
   return write_at_position(*file, from);
 }
 
 SysResult sys_readv(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(readable_file(task, args.fd(0)));
+  const Ref<File> file = TRY(task.files->get(args.fd(0)));
+  TRY(check_readable(*file));
   IovIter to = TRY(read_iovec(args.u64(1), args.u64(2)));
   if (to.remaining() == 0) return 0;
   return read_at_position(*file, to);
 }
 
 SysResult sys_writev(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(writable_file(task, args.fd(0)));
+  const Ref<File> file = TRY(task.files->get(args.fd(0)));
+  TRY(check_writable(*file));
   IovIter from = TRY(read_iovec(args.u64(1), args.u64(2)));
   if (from.remaining() == 0) return 0;
   return write_at_position(*file, from);
 }
 
 SysResult sys_pread64(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(readable_file(task, args.fd(0)));
-  std::uint64_t offset = TRY(checked_offset(args.s64(3), *file));
-  IovIter to = user_buffer(args.u64(1), args.u64(2));
-  return static_cast<std::int64_t>(TRY(file->read(to, offset)));
+  const Ref<File> file = TRY(file_with_offset(task, args.fd(0), args.s64(3)));
+  TRY(check_readable(*file));
+  IovIter to = TRY(user_buffer(args.u64(1), args.u64(2)));
+  return read_at(*file, to, args.u64(3));
 }
 
 SysResult sys_pwrite64(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(writable_file(task, args.fd(0)));
-  std::uint64_t offset = TRY(checked_offset(args.s64(3), *file));
-  IovIter from = user_buffer(args.u64(1), args.u64(2));
-  const auto done = static_cast<std::int64_t>(TRY(file->write(from, offset)));
-  TRY(sync_after_write(*file, false, false));
-  return done;
+  const Ref<File> file = TRY(file_with_offset(task, args.fd(0), args.s64(3)));
+  TRY(check_writable(*file));
+  IovIter from = TRY(user_buffer(args.u64(1), args.u64(2)));
+  return write_at(*file, from, args.u64(3));
 }
 
 SysResult sys_preadv(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(readable_file(task, args.fd(0)));
-  std::uint64_t offset = TRY(checked_offset(args.s64(3), *file));
+  const Ref<File> file = TRY(file_with_offset(task, args.fd(0), args.s64(3)));
+  TRY(check_readable(*file));
   IovIter to = TRY(read_iovec(args.u64(1), args.u64(2)));
-  return static_cast<std::int64_t>(TRY(file->read(to, offset)));
+  if (to.remaining() == 0) return 0;
+  return read_at(*file, to, args.u64(3));
 }
 
 SysResult sys_pwritev(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(writable_file(task, args.fd(0)));
-  std::uint64_t offset = TRY(checked_offset(args.s64(3), *file));
+  const Ref<File> file = TRY(file_with_offset(task, args.fd(0), args.s64(3)));
+  TRY(check_writable(*file));
   IovIter from = TRY(read_iovec(args.u64(1), args.u64(2)));
-  const auto done = static_cast<std::int64_t>(TRY(file->write(from, offset)));
-  TRY(sync_after_write(*file, false, false));
-  return done;
+  if (from.remaining() == 0) return 0;
+  return write_at(*file, from, args.u64(3));
 }
 
 SysResult sys_preadv2(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(readable_file(task, args.fd(0)));
-  if (args.u32(5) & ~abi::kRWF_HIPRI) return Err(Errno::OpNotSupp);
+  const Ref<File> file = TRY(file_with_offset_or_position(task, args.fd(0), args.s64(3)));
+  TRY(check_readable(*file));
   IovIter to = TRY(read_iovec(args.u64(1), args.u64(2)));
+  if (to.remaining() == 0) return 0;
+  if (args.u32(5) & ~abi::kRWF_HIPRI) return Err(Errno::OpNotSupp);
   if (args.s64(3) == -1) return read_at_position(*file, to);
-  std::uint64_t offset = TRY(checked_offset(args.s64(3), *file));
-  return static_cast<std::int64_t>(TRY(file->read(to, offset)));
+  return read_at(*file, to, args.u64(3));
 }
 
 SysResult sys_pwritev2(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(writable_file(task, args.fd(0)));
+  const Ref<File> file = TRY(file_with_offset_or_position(task, args.fd(0), args.s64(3)));
+  TRY(check_writable(*file));
+  IovIter from = TRY(read_iovec(args.u64(1), args.u64(2)));
+  if (from.remaining() == 0) return 0;
   const std::uint32_t flags = args.u32(5);
   if (flags & ~(abi::kRWF_HIPRI | abi::kRWF_DSYNC | abi::kRWF_SYNC)) return Err(Errno::OpNotSupp);
-  IovIter from = TRY(read_iovec(args.u64(1), args.u64(2)));
-  std::int64_t done = 0;
-  if (args.s64(3) == -1) {
-    done = TRY(write_at_position(*file, from));
-  } else {
-    std::uint64_t offset = TRY(checked_offset(args.s64(3), *file));
-    done = static_cast<std::int64_t>(TRY(file->write(from, offset)));
-  }
+  const std::int64_t done =
+      TRY(args.s64(3) == -1 ? write_at_position(*file, from) : write_at(*file, from, args.u64(3)));
   TRY(sync_after_write(*file, flags & abi::kRWF_DSYNC, flags & abi::kRWF_SYNC));
   return done;
 }
@@ -270,14 +321,14 @@ SysResult sys_sync_file_range(Task &task, const SysArgs &args) {
   if ((args.u32(3) & ~7u) || offset < 0 || length < 0 ||
       __builtin_add_overflow(offset, length, &end))
     return Err(Errno::Inval);
-  if (!file->inode) return Err(Errno::SPipe);
-  if (PageCache *cache = file->inode->page_cache()) {
-    if (args.u32(3) == 0 || cache->is_memory_only()) return 0;
-    TRY(cache->write_back(static_cast<std::uint64_t>(offset),
-                          length == 0 ? ~0ull : static_cast<std::uint64_t>(end)));
-    return 0;
-  }
-  return Err(Errno::SPipe);
+  const FileType type = file->inode ? file->inode->type() : FileType{};
+  if (type != FileType::Regular && type != FileType::BlockDevice && type != FileType::Directory)
+    return Err(Errno::SPipe);
+  PageCache *cache = file->inode->page_cache();
+  if (!cache || args.u32(3) == 0 || cache->is_memory_only()) return 0;
+  TRY(cache->write_back(static_cast<std::uint64_t>(offset),
+                        length == 0 ? ~0ull : static_cast<std::uint64_t>(end)));
+  return 0;
 }
 
 SysResult sys_truncate(Task &task, const SysArgs &args) {
@@ -296,13 +347,17 @@ SysResult sys_ftruncate(Task &task, const SysArgs &args) {
 }
 
 SysResult sys_fallocate(Task &task, const SysArgs &args) {
-  const Ref<File> file = TRY(writable_file(task, args.fd(0)));
+  const Ref<File> file = TRY(task.files->get(args.fd(0)));
   const std::int64_t offset = args.s64(2), length = args.s64(3);
-  std::int64_t end = 0;
   if (offset < 0 || length <= 0) return Err(Errno::Inval);
+  TRY(check_fallocate_mode(args.u32(1)));
+  if (!file->writable()) return Err(Errno::BadF);
+  const FileType type = file->inode ? file->inode->type() : FileType{};
+  if (type == FileType::Fifo) return Err(Errno::SPipe);
+  if (type == FileType::Directory) return Err(Errno::IsDir);
+  if (type != FileType::Regular && type != FileType::BlockDevice) return Err(Errno::NoDev);
+  std::int64_t end = 0;
   if (__builtin_add_overflow(offset, length, &end)) return Err(Errno::FBig);
-  if (file->inode && file->inode->type() == FileType::Fifo) return Err(Errno::SPipe);
-  if (file->inode && file->inode->is_directory()) return Err(Errno::IsDir);
   TRY(file->fallocate(args.s32(1), args.u64(2), args.u64(3)));
   return 0;
 }
@@ -322,8 +377,10 @@ SysResult sys_fadvise64(Task &task, const SysArgs &args) {
 
 SysResult sys_readahead(Task &task, const SysArgs &args) {
   const Ref<File> file = TRY(readable_file(task, args.fd(0)));
-  PageCache *cache = file->inode ? file->inode->page_cache() : nullptr;
-  if (!cache || args.s64(1) < 0) return Err(Errno::Inval);
+  const FileType type = file->inode ? file->inode->type() : FileType{};
+  if (type != FileType::Regular && type != FileType::BlockDevice) return Err(Errno::Inval);
+  PageCache *cache = file->inode->page_cache();
+  if (!cache || args.s64(1) < 0) return 0;
   const Ref<PageCache> held(cache);
   const std::uint64_t end =
       std::min(cache->size(), args.u64(1) + std::min<std::uint64_t>(args.u64(2), 2 * kMiB));

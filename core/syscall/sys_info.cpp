@@ -173,8 +173,8 @@ abi::Rusage to_rusage(const ResourceUsage &usage) {
   out.maxrss = static_cast<std::int64_t>(usage.max_rss_pages << (kPageShift - 10));
   out.minflt = static_cast<std::int64_t>(usage.minor_faults);
   out.majflt = static_cast<std::int64_t>(usage.major_faults);
-  out.inblock = static_cast<std::int64_t>(usage.blocks_in);
-  out.oublock = static_cast<std::int64_t>(usage.blocks_out);
+  out.inblock = static_cast<std::int64_t>(usage.io.storage_read_bytes / 512);
+  out.oublock = static_cast<std::int64_t>(usage.io.storage_written_bytes / 512);
   out.nvcsw = static_cast<std::int64_t>(usage.voluntary_switches);
   out.nivcsw = static_cast<std::int64_t>(usage.involuntary_switches);
   return out;

@@ -56,6 +56,23 @@ Result<void> decode_map_type(std::uint32_t flags, MmapRequest &request) {
   }
 }
 
+// Whether there can be such a place at all, before anybody looks at what shall go there.
+Result<void> check_map_range(const MmapRequest &request) {
+  if (request.length == 0) return Err(Errno::Inval);
+  if (request.length > kUserMax) return Err(Errno::NoMem);
+  if (!request.fixed && !request.fixed_noreplace) return {};
+  if (request.hint > kUserMax - request.length) return Err(Errno::NoMem);
+  return page_aligned(request.hint) ? Result<void>() : Result<void>(Err(Errno::Inval));
+}
+
+// Files of names end where an offset of lseek(2) does; devices where an address would.
+bool offset_fits(const File &file, std::uint64_t offset, std::uint64_t length) {
+  const bool regular = file.inode && file.inode->is_regular();
+  const std::uint64_t end = regular ? static_cast<std::uint64_t>(INT64_MAX) : ~0ull;
+  const std::uint64_t bytes = page_up(length);
+  return bytes <= end && (offset >> kPageShift) <= (end - bytes) >> kPageShift;
+}
+
 }  // namespace
 
 SysResult sys_mmap(Task &task, const SysArgs &args) {
@@ -74,17 +91,22 @@ SysResult sys_mmap(Task &task, const SysArgs &args) {
   request.locked = flags & abi::kMAP_LOCKED;
   request.below_4g = flags & abi::kMAP_32BIT;
   Ref<File> file;
-  if (!(flags & abi::kMAP_ANONYMOUS)) file = TRY(task.files->get(args.fd(4)));
-  TRY(decode_map_type(flags, request));
-  if (request.length == 0) return Err(Errno::Inval);
-  if (flags & abi::kMAP_HUGETLB) return Err(Errno::NoMem);  // as with no huge page reserved
-  if (request.grows_down && (file || request.sharing == Sharing::Shared)) return Err(Errno::Inval);
+  if (!(flags & abi::kMAP_ANONYMOUS)) {
+    file = TRY(task.files->get(args.fd(4)));
+    if (flags & abi::kMAP_HUGETLB) return Err(Errno::Inval);
+  }
+  TRY(check_map_range(request));
   Mm &mm = mm_with_limits(task);
   if (request.locked && mm.limits.locked == 0) return Err(Errno::Perm);
+  if (file && !offset_fits(*file, offset, request.length)) return Err(Errno::Overflow);
+  TRY(decode_map_type(flags, request));
+  if (flags & abi::kMAP_HUGETLB) return Err(Errno::NoMem);  // as with no huge page reserved
   if (file) {
+    TRY(check_mmap_access(*file, request));
     request.offset = offset;
     TRY(file->mmap(request));
   }
+  if (request.grows_down && (file || request.sharing == Sharing::Shared)) return Err(Errno::Inval);
   return static_cast<std::int64_t>(TRY(mm.mmap(std::move(request))));
 }
 

@@ -57,7 +57,7 @@ abi::SignalFdInfo to_guest(const SignalInfo &from) {
 // Reads the signals of whoever reads, not of whoever made it (signalfd(2)).
 class SignalFile final : public File {
  public:
-  SignalFile(SignalSet set, std::uint32_t flags) : File(abi::kO_RDONLY | flags), set_(set) {}
+  SignalFile(SignalSet set, std::uint32_t flags) : File(abi::kO_RDWR | flags), set_(set) {}
   void change(SignalSet set) {
     set_ = set;
     current_task().process->signalfd_wait.wake_all();
@@ -90,6 +90,8 @@ class SignalFile final : public File {
     if (table) table->wait(task->process->signalfd_wait);
     return has_pending(*task) ? abi::kPOLLIN | abi::kPOLLRDNORM : 0;
   }
+  bool can_write() const override { return false; }
+  Result<std::uint64_t> seek(std::int64_t, Whence) override { return position; }
   std::string describe() const override { return "anon_inode:[signalfd]"; }
 
  private:

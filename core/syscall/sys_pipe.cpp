@@ -32,15 +32,21 @@ constexpr std::uint32_t kSpliceFlags =
 // own position.
 class OffsetArgument {
  public:
-  static Result<OffsetArgument> create(File &file, UserPtr<std::int64_t> pointer) {
-    OffsetArgument argument(file, pointer);
-    if (!pointer) return argument;
-    if (!file.seekable()) return Err(Errno::SPipe);
-    const std::int64_t value = TRY(pointer.read());
-    if (value < 0) return Err(Errno::Inval);
-    argument.value_ = static_cast<std::uint64_t>(value);
+  // Fault.
+  static Result<OffsetArgument> fetch(UserPtr<std::int64_t> pointer) {
+    OffsetArgument argument(pointer);
+    if (pointer) argument.value_ = static_cast<std::uint64_t>(TRY(pointer.read()));
     return argument;
   }
+  // For this file: `unseekable` when a variable is given for what has no offsets, Inval for a
+  // transfer of `bytes` that would not end at an offset.
+  Result<void> use(File &file, std::uint64_t bytes, Errno unseekable) {
+    file_ = &file;
+    if (pointer_ && !file.seekable()) return Err(unseekable);
+    if (!file.seekable()) return {};
+    return check_range(value(), bytes);
+  }
+  void belongs_to(File &file) { file_ = &file; }
   std::uint64_t &value() { return pointer_ ? value_ : file_->position; }
   Result<void> store() {
     if (!pointer_) return {};
@@ -48,11 +54,36 @@ class OffsetArgument {
   }
 
  private:
-  OffsetArgument(File &file, UserPtr<std::int64_t> pointer) : file_(&file), pointer_(pointer) {}
-  File *file_;
+  explicit OffsetArgument(UserPtr<std::int64_t> pointer) : pointer_(pointer) {}
+  File *file_ = nullptr;
   UserPtr<std::int64_t> pointer_;
   std::uint64_t value_ = 0;
 };
+
+// For /proc/PID/io.
+SysResult counted_copy(Task &task, std::uint64_t bytes) {
+  ++task.io.read_calls;
+  ++task.io.write_calls;
+  task.io.read_bytes += bytes;
+  task.io.written_bytes += bytes;
+  return static_cast<std::int64_t>(bytes);
+}
+
+FileType type_of(const File &file) { return file.inode ? file.inode->type() : FileType{}; }
+
+// What has no file of its own kind (eventfd and the like) cannot be spliced, nor a directory.
+bool can_splice_from(const File &file) {
+  return file.can_read() && type_of(file) != FileType{} && type_of(file) != FileType::Directory;
+}
+bool can_splice_to(const File &file) { return file.can_write() && type_of(file) != FileType{}; }
+
+Result<void> regular_files(const File &from, const File &to) {
+  if (type_of(from) == FileType::Directory || type_of(to) == FileType::Directory)
+    return Err(Errno::IsDir);
+  if (type_of(from) != FileType::Regular || type_of(to) != FileType::Regular)
+    return Err(Errno::Inval);
+  return {};
+}
 
 // The pages of guest memory that vmsplice gives to a pipe are copied.
 class UserMemoryFile final : public File {
@@ -89,49 +120,74 @@ SysResult sys_pipe2(Task &task, const SysArgs &args) {
 }
 
 SysResult sys_sendfile(Task &task, const SysArgs &args) {
-  const Ref<File> to = TRY(writable_file(task, args.fd(0)));
+  OffsetArgument offset = TRY(OffsetArgument::fetch(args.ptr<std::int64_t>(2)));
   const Ref<File> from = TRY(readable_file(task, args.fd(1)));
-  if (to->append()) return Err(Errno::Inval);
-  if (!from->seekable() && !(from->inode && from->inode->is_regular())) return Err(Errno::Inval);
-  OffsetArgument offset = TRY(OffsetArgument::create(*from, args.ptr<std::int64_t>(2)));
+  TRY(offset.use(*from, args.u64(3), Errno::SPipe));
+  if (args.s64(3) < 0) return Err(Errno::Inval);
+  const Ref<File> to = TRY(writable_file(task, args.fd(0)));
   const std::uint64_t bytes = std::min(args.u64(3), abi::kMaxTransfer);
-  const std::uint64_t done = TRY(copy_between(*from, offset.value(), *to, to->position, bytes));
+  if (to->seekable()) TRY(check_range(to->position, bytes));
+  if (to->append()) return Err(Errno::Inval);
+  // Streams are for splice(2), but that Linux lets sockets into pipes.
+  Pipe *pipe = pipe_of(*to);
+  const FileType type = type_of(*from);
+  if (type == FileType::Fifo || (type == FileType::Socket && !pipe)) return Err(Errno::Inval);
+  if (bytes == 0) return 0;
+  if (!can_splice_from(*from) || !can_splice_to(*to)) return Err(Errno::Inval);
+  const std::uint64_t done =
+      TRY(pipe ? splice_to_pipe(*from, offset.value(), *pipe, bytes, to->nonblocking())
+               : copy_between(*from, offset.value(), *to, to->position, bytes));
   TRY(offset.store());
-  return static_cast<std::int64_t>(done);
+  return counted_copy(task, done);
+}
+
+// What copy_file_range(2) says of places and amounts; `bytes` ends with the source.
+Result<void> check_copy(File &from, std::uint64_t in, File &to, std::uint64_t out,
+                        std::uint64_t &bytes) {
+  if (in + bytes < in || out + bytes < out) return Err(Errno::Overflow);
+  const std::uint64_t size = TRY(from.inode->getattr()).size;
+  bytes = in >= size ? 0 : std::min(bytes, size - in);
+  constexpr auto kEnd = static_cast<std::uint64_t>(INT64_MAX);
+  if (out == kEnd) return Err(Errno::FBig);
+  bytes = std::min(bytes, kEnd - std::min(out, kEnd));
+  const bool overlaps = from.inode == to.inode && in < out + bytes && out < in + bytes;
+  if (overlaps || in > kEnd || out > kEnd) return Err(Errno::Inval);
+  return {};
 }
 
 SysResult sys_copy_file_range(Task &task, const SysArgs &args) {
+  const Ref<File> from = TRY(task.files->get(args.fd(0)));
+  const Ref<File> to = TRY(task.files->get(args.fd(2)));
+  OffsetArgument in = TRY(OffsetArgument::fetch(args.ptr<std::int64_t>(1)));
+  OffsetArgument out = TRY(OffsetArgument::fetch(args.ptr<std::int64_t>(3)));
   if (args.u32(5) != 0) return Err(Errno::Inval);
-  const Ref<File> from = TRY(readable_file(task, args.fd(0)));
-  const Ref<File> to = TRY(writable_file(task, args.fd(2)));
-  if (!from->inode || !to->inode) return Err(Errno::Inval);
-  if (from->inode->is_directory() || to->inode->is_directory()) return Err(Errno::IsDir);
-  if (!from->inode->is_regular() || !to->inode->is_regular()) return Err(Errno::Inval);
-  if (to->append()) return Err(Errno::BadF);
-  OffsetArgument in = TRY(OffsetArgument::create(*from, args.ptr<std::int64_t>(1)));
-  OffsetArgument out = TRY(OffsetArgument::create(*to, args.ptr<std::int64_t>(3)));
-  const std::uint64_t bytes = std::min(args.u64(4), abi::kMaxTransfer);
-  if (in.value() + bytes < in.value() || out.value() + bytes < out.value())
-    return Err(Errno::Overflow);
-  const bool overlaps = from->inode == to->inode && in.value() < out.value() + bytes &&
-                        out.value() < in.value() + bytes;
-  if (overlaps) return Err(Errno::Inval);
+  TRY(regular_files(*from, *to));
+  if (!from->readable() || !to->writable() || to->append()) return Err(Errno::BadF);
+  // Since Linux 5.19: programs copy by themselves then.
+  if (&from->inode->sb() != &to->inode->sb()) return Err(Errno::XDev);
+  in.belongs_to(*from);
+  out.belongs_to(*to);
+  std::uint64_t bytes = std::min(args.u64(4), abi::kMaxTransfer);
+  TRY(check_copy(*from, in.value(), *to, out.value(), bytes));
   const std::uint64_t done = TRY(copy_between(*from, in.value(), *to, out.value(), bytes));
   TRY(in.store());
   TRY(out.store());
-  return static_cast<std::int64_t>(done);
+  return counted_copy(task, done);
 }
 
 SysResult sys_splice(Task &task, const SysArgs &args) {
+  const std::uint64_t bytes = std::min(args.u64(4), abi::kMaxTransfer);
   const std::uint32_t flags = args.u32(5);
+  if (bytes == 0) return 0;
   if (flags & ~kSpliceFlags) return Err(Errno::Inval);
-  const Ref<File> from = TRY(readable_file(task, args.fd(0)));
-  const Ref<File> to = TRY(writable_file(task, args.fd(2)));
+  const Ref<File> from = TRY(task.files->get(args.fd(0)));
+  const Ref<File> to = TRY(task.files->get(args.fd(2)));
   Pipe *in = pipe_of(*from);
   Pipe *out = pipe_of(*to);
-  const std::uint64_t bytes = std::min(args.u64(4), abi::kMaxTransfer);
-  if (bytes == 0) return 0;
   if ((in && args.u64(1) != 0) || (out && args.u64(3) != 0)) return Err(Errno::SPipe);
+  OffsetArgument to_offset = TRY(OffsetArgument::fetch(args.ptr<std::int64_t>(3)));
+  OffsetArgument from_offset = TRY(OffsetArgument::fetch(args.ptr<std::int64_t>(1)));
+  if (!from->readable() || !to->writable()) return Err(Errno::BadF);
   const bool nonblocking = (flags & abi::kSPLICE_F_NONBLOCK) || (in && from->nonblocking()) ||
                            (out && to->nonblocking());
   if (in && out)
@@ -139,14 +195,17 @@ SysResult sys_splice(Task &task, const SysArgs &args) {
         TRY(splice_pipe_to_pipe(*in, *out, bytes, nonblocking, false)));
   std::uint64_t done = 0;
   if (out) {
-    OffsetArgument offset = TRY(OffsetArgument::create(*from, args.ptr<std::int64_t>(1)));
-    done = TRY(splice_to_pipe(*from, offset.value(), *out, bytes, nonblocking));
-    TRY(offset.store());
+    TRY(from_offset.use(*from, bytes, Errno::Inval));
+    if (!can_splice_from(*from)) return Err(Errno::Inval);
+    done = TRY(splice_to_pipe(*from, from_offset.value(), *out, bytes, nonblocking));
+    TRY(from_offset.store());
   } else if (in) {
+    if (args.u64(3) != 0 && !to->seekable()) return Err(Errno::Inval);
     if (to->append()) return Err(Errno::Inval);
-    OffsetArgument offset = TRY(OffsetArgument::create(*to, args.ptr<std::int64_t>(3)));
-    done = TRY(splice_from_pipe(*in, *to, offset.value(), bytes, nonblocking));
-    TRY(offset.store());
+    TRY(to_offset.use(*to, bytes, Errno::Inval));
+    if (!can_splice_to(*to)) return Err(Errno::Inval);
+    done = TRY(splice_from_pipe(*in, *to, to_offset.value(), bytes, nonblocking));
+    TRY(to_offset.store());
   } else {
     return Err(Errno::Inval);
   }

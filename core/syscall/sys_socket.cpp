@@ -248,7 +248,7 @@ SysResult sys_bind(Task &task, const SysArgs &args) {
 
 SysResult sys_connect(Task &task, const SysArgs &args) {
   Ref<Socket> socket = TRY(socket_of(task, args.fd(0)));
-  TRY(socket->connect(TRY(read_address(args.u64(1), args.s32(2)))));
+  TRY(socket->connect(address));
   return std::int64_t{0};
 }
 
@@ -290,6 +290,9 @@ SysResult sys_getpeername(Task &task, const SysArgs &args) {
 
 SysResult sys_sendto(Task &task, const SysArgs &args) {
   Ref<Socket> socket = TRY(socket_of(task, args.fd(0)));
+  // The address is looked at before what the descriptor is.
+  TRY(task.files->get(args.fd(0)));
+  const SocketAddress address = TRY(read_address(args.u64(1), args.s32(2)));
   SocketAddress to;
   if (args.u64(4) != 0) to = TRY(read_address(args.u64(4), args.s32(5)));
   IovIter data = IovIter::user(args.u64(1), std::min(args.u64(2), kMaxMessage));
@@ -300,12 +303,15 @@ SysResult sys_sendto(Task &task, const SysArgs &args) {
 
 SysResult sys_recvfrom(Task &task, const SysArgs &args) {
   Ref<Socket> socket = TRY(socket_of(task, args.fd(0)));
+  TRY(task.files->get(args.fd(0)));
   IovIter data = IovIter::user(args.u64(1), std::min(args.u64(2), kMaxMessage));
   ReceiveRequest request{.data = data, .flags = args.u32(3), .from = {}, .ancillary = {}};
   const std::uint64_t got = TRY(socket->receive(request));
   if (args.u64(4) != 0) TRY(write_address(request.from, args.u64(4), args.u64(5)));
   const bool true_length = (args.u32(3) & kMSG_TRUNC) && (request.out_flags & kMSG_TRUNC);
   return static_cast<std::int64_t>(true_length ? request.full_length : got);
+  // Before a connection is taken, which would be lost.
+  TRY(task.files->check_room(task.process->limit(Limit::NoFile)));
 }
 
 SysResult sys_sendmsg(Task &task, const SysArgs &args) {

@@ -55,6 +55,12 @@ class EpollFile final : public File {
     while (!items_.empty()) remove(items_.begin()->second.get());
   }
   std::uint32_t poll(PollTable *table) override;
+  bool can_read() const override { return false; }
+  bool can_write() const override { return false; }
+  Result<std::uint64_t> seek(std::int64_t, Whence) override { return position; }
+  Result<std::int64_t> ioctl(Task &, std::uint32_t, std::uint64_t) override {
+    return Err(Errno::Inval);
+  }
   std::string describe() const override { return "anon_inode:[eventpoll]"; }
 
   Result<void> add(int fd, const Ref<File> &target, abi::EpollEvent event);

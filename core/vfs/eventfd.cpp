@@ -50,6 +50,7 @@ class EventFile final : public File {
     if (count_ < kFull) events |= abi::kPOLLOUT | abi::kPOLLWRNORM;
     return events;
   }
+  Result<std::uint64_t> seek(std::int64_t, Whence) override { return position; }
   std::string describe() const override { return "anon_inode:[eventfd]"; }
 
  private:
@@ -78,6 +79,8 @@ class TimerFile final : public File {
     if (table) table->wait(queue_);
     return ticks_ > 0 ? abi::kPOLLIN | abi::kPOLLRDNORM : 0;
   }
+  bool can_write() const override { return false; }
+  Result<std::uint64_t> seek(std::int64_t, Whence) override { return position; }
   std::string describe() const override { return "anon_inode:[timerfd]"; }
 
   TimerSetting get() const {

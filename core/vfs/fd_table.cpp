@@ -6,15 +6,27 @@
 
 namespace cowbird {
 
+std::size_t FdTable::bound(std::uint64_t limit) {
+  return std::min<std::uint64_t>(limit, static_cast<std::uint64_t>(kMaxDescriptors));
+}
+
+std::size_t FdTable::first_free(int first) const {
+  auto fd = static_cast<std::size_t>(std::max(first, lowest_free_));
+  while (fd < slots_.size() && slots_[fd].file) ++fd;
+  return fd;
+}
+
+Result<void> FdTable::check_room(std::uint64_t limit) const {
+  return first_free(0) < bound(limit) ? Result<void>() : Result<void>(Err(Errno::MFile));
+}
+
 Result<int> FdTable::install(Ref<File> file, bool close_on_exec, std::uint64_t limit, int first) {
   if (first < 0) return Err(Errno::Inval);
   if (File::open_count() > File::max_open()) return Err(Errno::NFile);
-  const std::size_t bound =
-      std::min<std::uint64_t>(limit, static_cast<std::uint64_t>(kMaxDescriptors));
-  auto fd = static_cast<std::size_t>(std::max(first, lowest_free_));
-  while (fd < slots_.size() && slots_[fd].file) ++fd;
-  if (fd >= bound) return Err(Errno::MFile);
-  if (fd >= slots_.size()) slots_.resize(std::max(fd + 1, std::min(bound, slots_.size() * 2)));
+  const std::size_t most = bound(limit);
+  const std::size_t fd = first_free(first);
+  if (fd >= most) return Err(Errno::MFile);
+  if (fd >= slots_.size()) slots_.resize(std::max(fd + 1, std::min(most, slots_.size() * 2)));
   slots_[fd] = {std::move(file), close_on_exec};
   if (first <= lowest_free_) lowest_free_ = static_cast<int>(fd) + 1;
   return static_cast<int>(fd);

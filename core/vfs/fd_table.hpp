@@ -16,6 +16,8 @@ class FdTable : public RefCounted<FdTable> {
 
   // The lowest free number >= first and < limit (RLIMIT_NOFILE); MFile.
   Result<int> install(Ref<File> file, bool close_on_exec, std::uint64_t limit, int first = 0);
+  // Whether install() would find a number: MFile.
+  Result<void> check_room(std::uint64_t limit) const;
   // dup2/dup3: closes what is there.
   Result<void> install_at(int fd, Ref<File> file, bool close_on_exec, std::uint64_t limit,
                           Task &task);
@@ -31,6 +33,9 @@ class FdTable : public RefCounted<FdTable> {
   std::vector<int> list() const;
 
  private:
+  static std::size_t bound(std::uint64_t limit);
+  std::size_t first_free(int first) const;
+
   struct Slot {
     Ref<File> file;
     bool close_on_exec = false;

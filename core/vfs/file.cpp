@@ -26,8 +26,8 @@ File::File(std::uint32_t flags) : flags_(flags) { ++open_files; }
 File::~File() {
   --open_files;
   if (epoll_items) epoll_forget(*this);
+  release_file_locks(*this);
   if (inode) {
-    if (inode->locks) release_file_locks(*this);
     if (!is_path_only()) notify_close(*this);
     if (holds_write_count) --inode->write_count;
   }

@@ -60,6 +60,9 @@ class File : public RefCounted<File> {
   // read(2), write(2); an interrupted sleep that transferred nothing is RestartSys.
   virtual Result<std::uint64_t> read(IovIter &to, std::uint64_t &offset);
   virtual Result<std::uint64_t> write(IovIter &from, std::uint64_t &offset);
+  // false: there is no such operation, whatever the flags of open(2) say (Inval).
+  virtual bool can_read() const { return true; }
+  virtual bool can_write() const { return true; }
   // false: pread/pwrite/lseek are SPipe.
   virtual bool seekable() const { return false; }
   virtual Result<std::uint64_t> seek(std::int64_t offset, Whence whence);

@@ -23,8 +23,12 @@ struct InodeLocks {
   struct Flock {
     const File *file;
     LockKind kind;
+    int pid;  // of who took it
   };
   std::vector<Flock> flocks;
+  // Who sleeps for a lock here, in the order in which they came.
+  std::vector<const HeldLock *> waiting_records;
+  std::vector<const Flock *> waiting_flocks;
   WaitQueue changed;
   Inode *inode = nullptr;
 };
@@ -43,6 +47,28 @@ std::vector<std::weak_ptr<void>> &all_locks() {
   static auto *list = new std::vector<std::weak_ptr<void>>;
   return *list;
 }
+
+// What is no file of a file system (eventfd and the like) shares one inode, as on Linux.
+Ref<Inode> inode_of(const File &file) {
+  static auto *const anonymous = new Ref<Inode>(make_anonymous_inode(0600, Credentials::kernel()));
+  return file.inode ? file.inode : *anonymous;
+}
+
+// Stands in a list of waiters as long as it lives.
+template <typename Lock>
+class Waits {
+ public:
+  Waits(std::vector<const Lock *> &list, const Lock &lock) : list_(list), lock_(lock) {
+    list_.push_back(&lock_);
+  }
+  ~Waits() { std::erase(list_, &lock_); }
+  Waits(const Waits &) = delete;
+  Waits &operator=(const Waits &) = delete;
+
+ private:
+  std::vector<const Lock *> &list_;
+  const Lock &lock_;
+};
 
 std::shared_ptr<InodeLocks> locks_of(Inode &inode) {
   if (!inode.locks) {
@@ -63,6 +89,14 @@ const HeldLock *find_conflict(const InodeLocks &locks, const void *owner, const 
   for (const HeldLock &held : locks.records) {
     if (held.owner == owner || !overlaps(held.lock, want)) continue;
     if (held.lock.kind == LockKind::Write || want.kind == LockKind::Write) return &held;
+  }
+  return nullptr;
+}
+
+const InodeLocks::Flock *find_conflict(const InodeLocks &locks, const InodeLocks::Flock &want) {
+  for (const InodeLocks::Flock &held : locks.flocks) {
+    if (held.file == want.file) continue;
+    if (held.kind == LockKind::Write || want.kind == LockKind::Write) return &held;
   }
   return nullptr;
 }
@@ -120,8 +154,7 @@ bool would_deadlock(const void *waiter, const void *holder) {
 }  // namespace
 
 Result<void> set_record_lock(File &file, const FdTable *owner, RecordLock lock, bool wait) {
-  const Ref<Inode> inode = file.inode;
-  if (!inode) return Err(Errno::Inval);
+  const Ref<Inode> inode = inode_of(file);
   if (lock.kind == LockKind::Unlock && !inode->locks) return {};
   const bool posix = owner != nullptr;
   const void *holder = posix ? static_cast<const void *>(owner) : &file;
@@ -135,6 +168,8 @@ Result<void> set_record_lock(File &file, const FdTable *owner, RecordLock lock, 
     if (posix && conflict->posix && would_deadlock(holder, conflict->owner))
       return Err(Errno::Deadlk);
     if (posix) waiting().push_back({holder, conflict->owner});
+    const HeldLock wanted{holder, posix, lock};
+    const Waits shown(locks->waiting_records, wanted);
     auto slept = wait_event(
         locks->changed, [&] { return !find_conflict(*locks, holder, lock); },
         SleepMode::Interruptible, "posix_lock");
@@ -151,21 +186,25 @@ Result<void> set_record_lock(File &file, const FdTable *owner, RecordLock lock, 
 
 RecordLock test_record_lock(File &file, const FdTable *owner, RecordLock lock) {
   RecordLock none;
-  if (!file.inode || !file.inode->locks) return none;
+  const Ref<Inode> inode = inode_of(file);
+  if (!inode->locks) return none;
   const void *holder = owner ? static_cast<const void *>(owner) : &file;
-  const HeldLock *conflict = find_conflict(*locks_of(*file.inode), holder, lock);
+  const HeldLock *conflict = find_conflict(*locks_of(*inode), holder, lock);
   return conflict ? conflict->lock : none;
 }
 
 void release_posix_locks(File &file, const FdTable *owner) {
-  if (!file.inode || !file.inode->locks) return;
-  InodeLocks &locks = *locks_of(*file.inode);
+  const Ref<Inode> inode = inode_of(file);
+  if (!inode->locks) return;
+  InodeLocks &locks = *locks_of(*inode);
   if (std::erase_if(locks.records, [&](const HeldLock &h) { return h.owner == owner; }) > 0)
     locks.changed.wake_all();
 }
 
 void release_file_locks(File &file) {
-  InodeLocks &locks = *locks_of(*file.inode);
+  const Ref<Inode> inode = inode_of(file);
+  if (!inode->locks) return;
+  InodeLocks &locks = *locks_of(*inode);
   const auto records =
       std::erase_if(locks.records, [&](const HeldLock &h) { return h.owner == &file; });
   const auto flocks = std::erase_if(
@@ -174,16 +213,10 @@ void release_file_locks(File &file) {
 }
 
 Result<void> flock_file(File &file, LockKind kind, bool wait) {
-  const Ref<Inode> inode = file.inode;
-  if (!inode) return Err(Errno::BadF);
+  const Ref<Inode> inode = inode_of(file);
   const std::shared_ptr<InodeLocks> locks = locks_of(*inode);
+  const InodeLocks::Flock wanted{&file, kind, caller::process_id()};
   auto own = [&](const InodeLocks::Flock &held) { return held.file == &file; };
-  auto conflict = [&] {
-    return std::any_of(
-        locks->flocks.begin(), locks->flocks.end(), [&](const InodeLocks::Flock &held) {
-          return held.file != &file && (held.kind == LockKind::Write || kind == LockKind::Write);
-        });
-  };
   if (std::any_of(locks->flocks.begin(), locks->flocks.end(),
                   [&](const InodeLocks::Flock &held) { return own(held) && held.kind == kind; })) {
     return {};
@@ -191,27 +224,54 @@ Result<void> flock_file(File &file, LockKind kind, bool wait) {
   // A conversion is not atomic (flock(2)): the old lock goes first.
   if (std::erase_if(locks->flocks, own) > 0) locks->changed.wake_all();
   if (kind == LockKind::Unlock) return {};
-  if (conflict()) {
+  if (find_conflict(*locks, wanted)) {
     if (!wait) return Err(Errno::Again);
+    const Waits shown(locks->waiting_flocks, wanted);
     TRY(wait_event(
-        locks->changed, [&] { return !conflict(); }, SleepMode::Interruptible, "flock"));
+        locks->changed, [&] { return !find_conflict(*locks, wanted); }, SleepMode::Interruptible,
+        "flock"));
   }
-  locks->flocks.push_back({&file, kind});
+  locks->flocks.push_back(wanted);
   return {};
 }
 
-void for_each_lock(const std::function<void(const char *kind, const RecordLock &lock,
-                                            const Inode &inode)> &function) {
+namespace {
+
+void list_records(const InodeLocks &locks, const std::function<void(const LockListing &)> &show) {
+  const auto line = [&](const HeldLock &lock, bool waits) {
+    show({lock.posix ? "POSIX" : "OFDLCK", lock.lock, *locks.inode, waits});
+  };
+  for (const HeldLock &held : locks.records) {
+    line(held, false);
+    for (const HeldLock *waiter : locks.waiting_records) {
+      if (find_conflict(locks, waiter->owner, waiter->lock) == &held) line(*waiter, true);
+    }
+  }
+}
+
+void list_flocks(const InodeLocks &locks, const std::function<void(const LockListing &)> &show) {
+  const auto line = [&](const InodeLocks::Flock &lock, bool waits) {
+    RecordLock whole;
+    whole.kind = lock.kind;
+    whole.pid = lock.pid;
+    show({"FLOCK", whole, *locks.inode, waits});
+  };
+  for (const InodeLocks::Flock &held : locks.flocks) {
+    line(held, false);
+    for (const InodeLocks::Flock *waiter : locks.waiting_flocks) {
+      if (find_conflict(locks, *waiter) == &held) line(*waiter, true);
+    }
+  }
+}
+
+}  // namespace
+
+void for_each_lock(const std::function<void(const LockListing &)> &function) {
   for (const std::weak_ptr<void> &weak : all_locks()) {
     const auto locks = std::static_pointer_cast<InodeLocks>(weak.lock());
     if (!locks) continue;
-    for (const HeldLock &held : locks->records)
-      function(held.posix ? "POSIX" : "OFDLCK", held.lock, *locks->inode);
-    for (const InodeLocks::Flock &held : locks->flocks) {
-      RecordLock whole;
-      whole.kind = held.kind;
-      function("FLOCK", whole, *locks->inode);
-    }
+    list_records(*locks, function);
+    list_flocks(*locks, function);
   }
 }
 

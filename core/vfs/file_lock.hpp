@@ -34,8 +34,13 @@ void release_posix_locks(File &file, const FdTable *owner);
 // The open file goes: its flock and OFD locks go.
 void release_file_locks(File &file);
 
-// For /proc/locks: kind "FLOCK", "POSIX", "OFDLCK".
-void for_each_lock(const std::function<void(const char *kind, const RecordLock &lock,
-                                            const Inode &inode)> &function);
+// For /proc/locks: each lock, and after it those who wait for it.
+struct LockListing {
+  const char *kind;  // "FLOCK", "POSIX", "OFDLCK"
+  const RecordLock &lock;
+  const Inode &inode;
+  bool waits;
+};
+void for_each_lock(const std::function<void(const LockListing &)> &function);
 
 }  // namespace cowbird

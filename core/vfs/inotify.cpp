@@ -64,6 +64,7 @@ class InotifyFile final : public File {
     TRY(UserPtr<std::int32_t>(argument).write(bytes));
     return 0;
   }
+  Result<std::uint64_t> seek(std::int64_t, Whence) override { return position; }
   std::string describe() const override { return "anon_inode:inotify"; }
 
   Result<int> add(Inode &node, std::uint32_t mask);
