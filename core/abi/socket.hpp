@@ -21,14 +21,17 @@ inline constexpr int kSO_DEBUG = 1, kSO_REUSEADDR = 2, kSO_TYPE = 3, kSO_ERROR =
                      kSO_KEEPALIVE = 9, kSO_OOBINLINE = 10, kSO_PRIORITY = 12, kSO_LINGER = 13,
                      kSO_REUSEPORT = 15, kSO_PASSCRED = 16, kSO_PEERCRED = 17, kSO_RCVLOWAT = 18,
                      kSO_RCVTIMEO = 20, kSO_SNDTIMEO = 21, kSO_ACCEPTCONN = 30,
-                     kSO_SNDBUFFORCE = 32, kSO_RCVBUFFORCE = 33, kSO_PROTOCOL = 38, kSO_DOMAIN = 39;
+                     kSO_SNDBUFFORCE = 32, kSO_RCVBUFFORCE = 33, kSO_PROTOCOL = 38, kSO_DOMAIN = 39,
+                     kSO_TIMESTAMP = 29, kSO_TIMESTAMPNS = 35, kSO_PEEK_OFF = 42,
+                     kSO_PEERGROUPS = 59, kSO_PEERPIDFD = 77;
 
 inline constexpr std::uint32_t kMSG_OOB = 1, kMSG_PEEK = 2, kMSG_CTRUNC = 8, kMSG_TRUNC = 0x20,
                                kMSG_DONTWAIT = 0x40, kMSG_EOR = 0x80, kMSG_WAITALL = 0x100,
                                kMSG_NOSIGNAL = 0x4000, kMSG_WAITFORONE = 0x10000,
                                kMSG_CMSG_CLOEXEC = 0x40000000;
 
-inline constexpr int kSCM_RIGHTS = 1, kSCM_CREDENTIALS = 2;
+inline constexpr int kSCM_RIGHTS = 1, kSCM_CREDENTIALS = 2, kSCM_TIMESTAMP = kSO_TIMESTAMP,
+                     kSCM_TIMESTAMPNS = kSO_TIMESTAMPNS;
 
 struct SockaddrUn {
   std::uint16_t family;

@@ -15,7 +15,9 @@ using namespace abi;
 
 namespace {
 
-constexpr std::uint32_t kBufferMin = 2048, kBufferMax = 2 * 212992;
+// With Linux's allowance for its own book-keeping.
+constexpr std::uint32_t kSendBufferMin = 4608, kReceiveBufferMin = 2304, kBufferMax = 2 * 212992;
+constexpr std::uint32_t kForcedMax = 0x7fff'fffe;  // no limit but that of the number
 
 std::vector<SocketFamily> &families() {
   static std::vector<SocketFamily> list;
@@ -138,11 +140,23 @@ Result<std::string> Socket::get_common_option(int name) {
       return timeout_option(receive_timeout_ns_);
     case kSO_SNDTIMEO:
       return timeout_option(send_timeout_ns_);
+    case kSO_TIMESTAMP:
+      return as_option(stamps_ == Stamps::Micro ? 1 : 0);
+    case kSO_TIMESTAMPNS:
+      return as_option(stamps_ == Stamps::Nano ? 1 : 0);
     case kSO_LINGER:
       return std::string(reinterpret_cast<const char *>(&linger_), sizeof(linger_));
     default:
       return Err(Errno::NoProtoOpt);
   }
+}
+
+// socket(7): the kernel doubles the value, to allow for its own book-keeping.
+void Socket::set_buffer(bool sends, std::int32_t asked, std::uint32_t most) {
+  const std::uint32_t doubled =
+      std::min(static_cast<std::uint32_t>(std::max(0, asked)), most / 2) * 2;
+  std::uint32_t &buffer = sends ? send_buffer_ : receive_buffer_;
+  buffer = std::clamp(doubled, sends ? kSendBufferMin : kReceiveBufferMin, most);
 }
 
 Result<void> Socket::set_common_option(int name, std::string_view value) {
@@ -153,12 +167,18 @@ Result<void> Socket::set_common_option(int name, std::string_view value) {
   }
   switch (name) {
     case kSO_SNDBUF:
-    case kSO_RCVBUF: {
-      // socket(7): the kernel doubles the value, to allow for its own book-keeping.
-      const auto asked = static_cast<std::uint32_t>(std::max(0, TRY(int_option(value))));
-      std::uint32_t &buffer = name == kSO_SNDBUF ? send_buffer_ : receive_buffer_;
-      buffer =
-          std::clamp<std::uint32_t>(std::min(asked, kBufferMax / 2) * 2, kBufferMin, kBufferMax);
+    case kSO_RCVBUF:
+      set_buffer(name == kSO_SNDBUF, TRY(int_option(value)), kBufferMax);
+      return {};
+    case kSO_SNDBUFFORCE:
+    case kSO_RCVBUFFORCE:
+      if (!current_task().credentials.capable(Capability::NetAdmin)) return Err(Errno::Perm);
+      set_buffer(name == kSO_SNDBUFFORCE, TRY(int_option(value)), kForcedMax);
+      return {};
+    case kSO_TIMESTAMP:
+    case kSO_TIMESTAMPNS: {
+      const bool on = TRY(int_option(value)) != 0;
+      stamps_ = !on ? Stamps::None : (name == kSO_TIMESTAMP ? Stamps::Micro : Stamps::Nano);
       return {};
     }
     case kSO_PASSCRED:

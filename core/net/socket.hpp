@@ -25,6 +25,7 @@ using SocketAddress = std::string;
 struct Ancillary {
   std::vector<Ref<File>> files;           // SCM_RIGHTS
   std::optional<abi::Ucred> credentials;  // SCM_CREDENTIALS
+  std::optional<std::int64_t> sent_ns;    // SCM_TIMESTAMP: wall-clock time
 };
 
 struct SendRequest {
@@ -43,6 +44,8 @@ struct ReceiveRequest {
   // The true length of a datagram that was cut (for MSG_TRUNC).
   std::uint64_t full_length = 0;
 };
+
+class Process;  // proc/task.hpp
 
 class Socket : public File {
  public:
@@ -71,6 +74,24 @@ class Socket : public File {
   Result<std::string> get_common_option(int name);
   Result<void> set_common_option(int name, std::string_view value);
 
+  // How received messages tell when they were sent: SO_TIMESTAMP and SO_TIMESTAMPNS, or not at all.
+  enum class Stamps : std::uint8_t { None, Micro, Nano };
+  Stamps stamps() const { return stamps_; }
+  // The peer as it was when the connection was made (SO_PEERGROUPS, SO_PEERPIDFD); nullptr when it
+  // is not known.
+  struct Peer {
+    Ref<Process> process;
+    std::vector<std::uint32_t> groups;
+  };
+  virtual const Peer *peer() const { return nullptr; }
+
+  // For listings of all sockets (/proc/net/unix).
+  bool listening() const { return listening_; }
+  const std::string &shown_address() const { return shown_address_; }
+  virtual bool connected() const { return false; }
+  // A connection that nobody has accepted yet.
+  bool unaccepted() const { return unaccepted_; }
+
   // File: read and write are receive and send without more.
   Result<std::uint64_t> read(IovIter &to, std::uint64_t &offset) override;
   Result<std::uint64_t> write(IovIter &from, std::uint64_t &offset) override;
@@ -90,10 +111,15 @@ class Socket : public File {
   bool pass_credentials_ = false;
   std::optional<Errno> pending_error_;  // SO_ERROR
   bool listening_ = false;
+  bool unaccepted_ = false;
+  Stamps stamps_ = Stamps::None;
+  bool out_of_band_inline() const { return (flag_options_ >> abi::kSO_OOBINLINE) & 1; }
   // For listings of all sockets: where it is bound, in words; empty when it is not.
   std::string shown_address_;
 
  private:
+  void set_buffer(bool sends, std::int32_t asked, std::uint32_t most);
+
   friend struct DebugLayout;
   friend class Sockets;
   ListNode all_link_;

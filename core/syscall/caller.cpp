@@ -46,6 +46,11 @@ void send_io_signal(const IoSignal &request) {
   info.code = request.signal == 0 ? 0x80 : ((request.poll_events & 1) ? kPollIn : kPollOut);
   info.band = request.poll_events;
   info.fd = request.fd;
+  if (request.urgent) {
+    info = SignalInfo{};
+    info.signal = kSigUrg;
+    info.code = 0x80;  // SI_KERNEL
+  }
   const auto send = [&](Process &process) {
     const Credentials &other = process.credentials();
     const bool allowed = request.euid == 0 || request.euid == other.suid ||

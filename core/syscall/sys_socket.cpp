@@ -6,6 +6,7 @@
 #include "abi/socket.hpp"
 #include "abi/uio.hpp"
 #include "net/socket.hpp"
+#include "proc/proc_internal.hpp"
 #include "proc/task.hpp"
 #include "sched/clock.hpp"
 #include "syscall/syscall.hpp"
@@ -154,7 +155,8 @@ std::string install_rights(Task &task, std::vector<Ref<File>> &files, std::size_
   return numbers;
 }
 
-Result<void> write_control(Task &task, ReceiveRequest &request, Msghdr &header) {
+Result<void> write_control(Task &task, const Socket &socket, ReceiveRequest &request,
+                           Msghdr &header) {
   const std::size_t room = header.control ? std::min(header.control_length, kMaxControl) : 0;
   std::string out;
   bool truncated = false;
@@ -162,6 +164,14 @@ Result<void> write_control(Task &task, ReceiveRequest &request, Msghdr &header) 
     const std::string_view cred(reinterpret_cast<const char *>(&*request.ancillary.credentials),
                                 sizeof(Ucred));
     truncated = !append_control(out, room, kSCM_CREDENTIALS, cred);
+  }
+  if (request.ancillary.sent_ns) {
+    const bool nano = socket.stamps() == Socket::Stamps::Nano;
+    const std::int64_t ns = *request.ancillary.sent_ns % kNsPerSec;
+    const std::int64_t time[2] = {*request.ancillary.sent_ns / kNsPerSec,
+                                  nano ? ns : ns / kNsPerUs};
+    const std::string_view data(reinterpret_cast<const char *>(time), sizeof(time));
+    truncated |= !append_control(out, room, nano ? kSCM_TIMESTAMPNS : kSCM_TIMESTAMP, data);
   }
   if (!request.ancillary.files.empty()) {
     const std::size_t space =
@@ -201,11 +211,44 @@ SysResult receive_message(Task &task, Socket &socket, std::uint64_t address, std
     TRY(copy_out(header.name, request.from.data(), bytes));
     header.name_length = static_cast<std::uint32_t>(request.from.size());
   }
-  TRY(write_control(task, request, header));
+  TRY(write_control(task, socket, request, header));
   header.flags = request.out_flags | (flags & kMSG_CMSG_CLOEXEC);
   TRY(UserPtr<Msghdr>(address).write(header));
   const bool true_length = (flags & kMSG_TRUNC) && (request.out_flags & kMSG_TRUNC);
   return static_cast<std::int64_t>(true_length ? request.full_length : got);
+}
+
+// The supplementary groups of the peer; Range, and how long the list is, when there is no room.
+SysResult peer_groups(const Socket &socket, std::uint64_t to, UserPtr<std::int32_t> length,
+                      std::int32_t room) {
+  const Socket::Peer *peer = socket.peer();
+  if (!peer) return Err(Errno::NoData);
+  const std::size_t bytes = peer->groups.size() * sizeof(std::uint32_t);
+  const bool fits = bytes <= static_cast<std::size_t>(room);
+  const std::vector<std::uint32_t> groups = peer->groups;
+  if (fits) TRY(copy_out(to, groups.data(), bytes));
+  TRY(length.write(static_cast<std::int32_t>(bytes)));
+  return fits ? SysResult(0) : SysResult(Err(Errno::Range));
+}
+
+// A descriptor of the peer's process.
+SysResult peer_pidfd(Task &task, const Socket &socket, std::uint64_t to,
+                     UserPtr<std::int32_t> length, std::int32_t room) {
+  const Socket::Peer *peer = socket.peer();
+  if (!peer) return Err(Errno::NoData);
+  // One that was reaped has no number that a descriptor could stand for.
+  if (find_process(peer->process->pid) != peer->process) return Err(Errno::Inval);
+  const int fd = TRY(task.files->install(make_pidfd(peer->process, kO_RDWR), true,
+                                         task.process->limit(Limit::NoFile)));
+  const std::int32_t number = fd;
+  const std::size_t bytes = std::min<std::size_t>(sizeof(number), static_cast<std::size_t>(room));
+  Result<void> written = length.write(static_cast<std::int32_t>(bytes));
+  if (written) written = copy_out(to, &number, bytes);
+  if (!written) {
+    (void)task.files->close(fd, task);
+    return Err(written.error());
+  }
+  return 0;
 }
 
 }  // namespace
@@ -247,6 +290,9 @@ SysResult sys_bind(Task &task, const SysArgs &args) {
 }
 
 SysResult sys_connect(Task &task, const SysArgs &args) {
+  // The address is looked at before what the descriptor is.
+  TRY(task.files->get(args.fd(0)));
+  const SocketAddress address = TRY(read_address(args.u64(1), args.s32(2)));
   Ref<Socket> socket = TRY(socket_of(task, args.fd(0)));
   TRY(socket->connect(address));
   return std::int64_t{0};
@@ -260,8 +306,11 @@ SysResult sys_listen(Task &task, const SysArgs &args) {
 
 SysResult sys_accept4(Task &task, const SysArgs &args) {
   const int flags = args.s32(3);
+  TRY(task.files->get(args.fd(0)));
   if (flags & ~(kSOCK_CLOEXEC | kSOCK_NONBLOCK)) return Err(Errno::Inval);
   Ref<Socket> socket = TRY(socket_of(task, args.fd(0)));
+  // Before a connection is taken, which would be lost.
+  TRY(task.files->check_room(task.process->limit(Limit::NoFile)));
   Ref<Socket> connection = TRY(socket->accept(static_cast<std::uint32_t>(flags)));
   if (args.u64(1) != 0) {
     const auto peer = connection->peer_address();
@@ -290,9 +339,6 @@ SysResult sys_getpeername(Task &task, const SysArgs &args) {
 
 SysResult sys_sendto(Task &task, const SysArgs &args) {
   Ref<Socket> socket = TRY(socket_of(task, args.fd(0)));
-  // The address is looked at before what the descriptor is.
-  TRY(task.files->get(args.fd(0)));
-  const SocketAddress address = TRY(read_address(args.u64(1), args.s32(2)));
   SocketAddress to;
   if (args.u64(4) != 0) to = TRY(read_address(args.u64(4), args.s32(5)));
   IovIter data = IovIter::user(args.u64(1), std::min(args.u64(2), kMaxMessage));
@@ -303,15 +349,12 @@ SysResult sys_sendto(Task &task, const SysArgs &args) {
 
 SysResult sys_recvfrom(Task &task, const SysArgs &args) {
   Ref<Socket> socket = TRY(socket_of(task, args.fd(0)));
-  TRY(task.files->get(args.fd(0)));
   IovIter data = IovIter::user(args.u64(1), std::min(args.u64(2), kMaxMessage));
   ReceiveRequest request{.data = data, .flags = args.u32(3), .from = {}, .ancillary = {}};
   const std::uint64_t got = TRY(socket->receive(request));
   if (args.u64(4) != 0) TRY(write_address(request.from, args.u64(4), args.u64(5)));
   const bool true_length = (args.u32(3) & kMSG_TRUNC) && (request.out_flags & kMSG_TRUNC);
   return static_cast<std::int64_t>(true_length ? request.full_length : got);
-  // Before a connection is taken, which would be lost.
-  TRY(task.files->check_room(task.process->limit(Limit::NoFile)));
 }
 
 SysResult sys_sendmsg(Task &task, const SysArgs &args) {
@@ -388,6 +431,10 @@ SysResult sys_getsockopt(Task &task, const SysArgs &args) {
   const auto length = args.ptr<std::int32_t>(4);
   const std::int32_t room = TRY(length.read());
   if (room < 0) return Err(Errno::Inval);
+  if (args.s32(1) == kSOL_SOCKET && args.s32(2) == kSO_PEERGROUPS)
+    return peer_groups(*socket, args.u64(3), length, room);
+  if (args.s32(1) == kSOL_SOCKET && args.s32(2) == kSO_PEERPIDFD)
+    return peer_pidfd(task, *socket, args.u64(3), length, room);
   const std::string value =
       TRY(socket->get_option(args.s32(1), args.s32(2), static_cast<std::size_t>(room)));
   const std::size_t bytes = std::min<std::size_t>(value.size(), static_cast<std::size_t>(room));

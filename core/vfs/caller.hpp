@@ -20,10 +20,11 @@ const Credentials &credentials();
 // it may signal that.
 struct IoSignal {
   int owner = 0;
-  int signal = 0;
+  int signal = 0;  // 0: SIGIO
   int fd = -1;
   std::uint32_t poll_events = 0;
   std::uint32_t uid = 0, euid = 0;  // of who called F_SETOWN
+  bool urgent = false;              // SIGURG instead: out-of-band data has come
 };
 void send_io_signal(const IoSignal &request);
 
