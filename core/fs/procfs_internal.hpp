@@ -24,6 +24,26 @@ inline std::uint64_t thread_number(int tid) {
   return (1ull << 34) | (static_cast<std::uint64_t>(tid) << 8);
 }
 
+// What a directory stands for: a process as a whole, or one of its threads. Both may be dead by the
+// time a file is read.
+struct Subject {
+  Ref<Process> process;
+  Ref<Task> thread;  // set below task/
+
+  Task *task() const;
+  Mm *mm() const;
+  // Reaped processes and ended threads have no files any more.
+  bool alive() const;
+};
+using Text = std::string (*)(const Subject &);
+// Srch for the dead; `is_private`: only for those who may inspect the process, Access for others.
+TextSource source_of(const Subject &subject, Text text, bool is_private);
+
+// maps and what else tells of the address space.
+void add_memory_entries(PseudoEntries &list, const Subject &subject);
+// /proc/PID/net. There are no name spaces, so it is the same for all.
+PseudoEntries network_entries();
+
 // The directory /proc/PID, or /proc/PID/task/TID when `task` is given.
 Ref<Inode> make_process_directory(SuperBlock &sb, Ref<Process> process, Ref<Task> task);
 // The files directly below /proc, and the tree /proc/sys.

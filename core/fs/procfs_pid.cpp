@@ -15,26 +15,6 @@
 namespace cowbird::procfs {
 namespace {
 
-// What a directory stands for: a process as a whole, or one of its threads. Both may be dead by the
-// time a file is read.
-struct Subject {
-  Ref<Process> process;
-  Ref<Task> thread;  // set below task/
-
-  Task *task() const { return thread ? thread.get() : process->representative(); }
-  Mm *mm() const {
-    const Task *t = task();
-    return t ? t->mm.get() : nullptr;
-  }
-  // Reaped processes and ended threads have no files any more.
-  bool alive() const {
-    if (thread) return find_task(thread->tid) == thread;
-    return find_process(process->pid) == process;
-  }
-};
-
-using Text = std::string (*)(const Subject &);
-
 char state_letter(const Subject &s) {
   if (s.process->zombie || s.task() == nullptr) return 'Z';
   return task_state_letter(*s.task());
@@ -70,6 +50,7 @@ ResourceUsage usage_of(const Subject &s) {
   usage.system_ns = s.thread->system_ns;
   usage.minor_faults = s.thread->minor_faults;
   usage.major_faults = s.thread->major_faults;
+  usage.io = s.thread->io;
   return usage;
 }
 
@@ -230,50 +211,13 @@ std::string text_limits(const Subject &s) {
   return out;
 }
 
-const char *vma_label(const Vma &vma) {
-  switch (vma.kind) {
-    case VmaKind::Heap:
-      return "[heap]";
-    case VmaKind::Stack:
-      return "[stack]";
-    default:
-      return "";
-  }
-}
-
-std::string vma_line(const Vma &vma, const Path &root) {
-  std::uint64_t inode = 0;
-  DeviceNumber device;
-  std::string name = vma_label(vma);
-  if (vma.file) {
-    name = vma.file->path ? path_name(vma.file->path, root) : vma.file->describe();
-    if (vma.file->inode) {
-      inode = vma.file->inode->number();
-      device = vma.file->inode->sb().device;
-    }
-  } else if (vma.sharing == Sharing::Shared) {
-    name = "/dev/zero (deleted)";
-  }
-  std::string line =
-      fmt::format("{:08x}-{:08x} {}{}{}{} {:08x} {:02x}:{:02x} {}", vma.start, vma.end,
-                  has(vma.prot, Prot::Read) ? 'r' : '-', has(vma.prot, Prot::Write) ? 'w' : '-',
-                  has(vma.prot, Prot::Exec) ? 'x' : '-', vma.sharing == Sharing::Shared ? 's' : 'p',
-                  vma.cache ? vma.offset : 0, device.major, device.minor, inode);
-  if (!name.empty()) {
-    line.resize(std::max<std::size_t>(line.size() + 1, 73), ' ');
-    line += name;
-  }
-  return line + '\n';
-}
-
-std::string text_maps(const Subject &s) {
-  std::string out;
-  const Mm *mm = s.mm();
-  const Task *reader = reading_task();
-  if (mm == nullptr || reader == nullptr) return out;
-  const Path &root = reader->fs->root;
-  mm->for_each_vma([&](const Vma &vma) { out += vma_line(vma, root); });
-  return out;
+std::string text_io(const Subject &s) {
+  const IoCounters io = usage_of(s).io;
+  return fmt::format(
+      "rchar: {}\nwchar: {}\nsyscr: {}\nsyscw: {}\nread_bytes: {}\nwrite_bytes: {}\n"
+      "cancelled_write_bytes: 0\n",
+      io.read_bytes, io.written_bytes, io.read_calls, io.write_calls, io.storage_read_bytes,
+      io.storage_written_bytes);
 }
 
 std::string memory_text(const Subject &s, VirtAddr start, VirtAddr end) {
@@ -631,7 +575,7 @@ constexpr FileRow kFiles[] = {
     {"environ", 0400, text_environ, true},
     {"auxv", 0400, text_auxv, true},
     {"limits", 0444, text_limits, false},
-    {"maps", 0444, text_maps, true},
+    {"io", 0400, text_io, true},
     {"wchan", 0444, text_wchan, false},
     {"syscall", 0400, text_syscall, true},
     {"personality", 0400, text_personality, true},
@@ -642,20 +586,14 @@ constexpr FileRow kFiles[] = {
     {"mountinfo", 0444, text_mountinfo, false},
 };
 
-TextSource source_of(const Subject &subject, Text text, bool is_private) {
-  return [subject, text, is_private]() -> Result<std::string> {
-    if (!subject.alive()) return Err(Errno::Srch);
-    if (is_private && !may_inspect(*subject.process)) return Err(Errno::Access);
-    return text(subject);
-  };
-}
-
 PseudoEntries process_entries(const Subject &subject) {
   PseudoEntries list;
   for (const FileRow &row : kFiles) {
     list.push_back(
         text_entry(row.name, row.permissions, source_of(subject, row.text, row.is_private)));
   }
+  add_memory_entries(list, subject);
+  list.push_back(directory_entry("net", network_entries()));
   list.push_back(text_entry("comm", 0644, source_of(subject, text_comm, false),
                             [subject](std::string_view t) { return write_comm(subject, t); }));
   list.push_back(
@@ -683,6 +621,26 @@ PseudoEntries process_entries(const Subject &subject) {
 }
 
 }  // namespace
+
+Task *Subject::task() const { return thread ? thread.get() : process->representative(); }
+
+Mm *Subject::mm() const {
+  const Task *t = task();
+  return t ? t->mm.get() : nullptr;
+}
+
+bool Subject::alive() const {
+  if (thread) return find_task(thread->tid) == thread;
+  return find_process(process->pid) == process;
+}
+
+TextSource source_of(const Subject &subject, Text text, bool is_private) {
+  return [subject, text, is_private]() -> Result<std::string> {
+    if (!subject.alive()) return Err(Errno::Srch);
+    if (is_private && !may_inspect(*subject.process)) return Err(Errno::Access);
+    return text(subject);
+  };
+}
 
 Task *reading_task() {
   if (Task *task = current_thread()->as_task()) return task;

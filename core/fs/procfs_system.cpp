@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/log.hpp"
@@ -12,11 +13,13 @@
 #include "irq/irq.hpp"
 #include "mm/page_cache.hpp"
 #include "mm/phys_memory.hpp"
+#include "net/socket.hpp"
 #include "proc/sysrq.hpp"
 #include "proc/uts.hpp"
 #include "sched/clock.hpp"
 #include "sched/scheduler.hpp"
 #include "vfs/device.hpp"
+#include "vfs/file_lock.hpp"
 #include "vfs/path.hpp"
 
 namespace cowbird::procfs {
@@ -256,6 +259,43 @@ Result<std::string> text_vmstat() {
       major);
 }
 
+Result<std::string> text_locks() {
+  std::string out;
+  unsigned number = 0;
+  for_each_lock([&](const LockListing &l) {
+    if (!l.waits) ++number;
+    const DeviceNumber device = l.inode.sb().device;
+    out +=
+        fmt::format("{}: {}{:<6} ADVISORY  {} {} {:02x}:{:02x}:{} {} ", number,
+                    l.waits ? "-> " : "", l.kind, l.lock.kind == LockKind::Write ? "WRITE" : "READ",
+                    l.lock.pid, device.major, device.minor, l.inode.number(), l.lock.start);
+    out += l.lock.end == ~0ull ? std::string("EOF\n") : fmt::format("{}\n", l.lock.end);
+  });
+  return out;
+}
+
+// As Linux shows it to those who may not see kernel addresses: the first column is 0.
+Result<std::string> text_net_unix() {
+  std::string out = "Num       RefCount Protocol Flags    Type St Inode Path\n";
+  constexpr unsigned kAcceptsConnections = 0x10000;
+  constexpr unsigned kUnconnected = 1, kConnecting = 2, kConnected = 3;
+  for (const Socket &s : Sockets::all()) {
+    if (s.domain() != abi::kAF_UNIX) continue;
+    const unsigned state =
+        s.unaccepted() ? kConnecting : (s.connected() ? kConnected : kUnconnected);
+    out += fmt::format("{:016x}: {:08X} {:08X} {:08X} {:04X} {:02X} {:5}", 0, s.connected() ? 3 : 2,
+                       0, s.listening() ? kAcceptsConnections : 0, s.type(), state,
+                       s.unaccepted() || !s.inode ? 0 : s.inode->number());
+    if (!s.shown_address().empty()) {
+      std::string name = s.shown_address();
+      std::replace(name.begin(), name.end(), '\0', '@');
+      out += ' ' + name;
+    }
+    out += '\n';
+  }
+  return out;
+}
+
 Result<void> write_sysrq(std::string_view text) {
   if (text.empty()) return {};
   // As on Linux, only the first character counts.
@@ -311,6 +351,8 @@ class KmsgInode final : public PseudoInode {
 
 }  // namespace
 
+PseudoEntries network_entries() { return {text_entry("unix", 0444, text_net_unix)}; }
+
 PseudoEntries system_entries(const std::string &command_line) {
   PseudoEntries list;
   const auto text = [&](const char *name, Result<std::string> (*source)()) {
@@ -328,6 +370,7 @@ PseudoEntries system_entries(const std::string &command_line) {
   text("partitions", text_partitions);
   text("diskstats", text_diskstats);
   text("swaps", text_swaps);
+  text("locks", text_locks);
   text("vmstat", text_vmstat);
   list.push_back(text_entry(
       "cmdline", 0444, [command_line]() -> Result<std::string> { return command_line + '\n'; }));
@@ -348,6 +391,8 @@ PseudoEntries system_entries(const std::string &command_line) {
   }));
   list.push_back(
       link_entry("mounts", []() -> Result<std::string> { return std::string("self/mounts"); }));
+  list.push_back(
+      link_entry("net", []() -> Result<std::string> { return std::string("self/net"); }));
   list.push_back(directory_entry("sys", sysctl_entries()));
   return list;
 }

@@ -45,6 +45,8 @@ Result<Ref<Mm>> Mm::create(Platform &platform) {
   Ref<Mm> mm = Ref<Mm>::adopt(new Mm);
   mm->host_ = TRY(platform.new_address_space());
   mm->private_ = std::make_unique<Private>(*mm, platform);
+  static std::uint64_t last_id = 0;
+  mm->id = ++last_id;
   return mm;
 }
 
@@ -105,6 +107,25 @@ bool Mm::Private::zap(VirtAddr start, VirtAddr end, bool private_copies) {
   flush();
   retired->retire(std::move(seen));
   return any;
+}
+
+void Mm::for_each_page(const Vma &vma, VirtAddr start, VirtAddr end,
+                       const std::function<void(VirtAddr, const MappedPage &)> &function) const {
+  start = std::max(start, vma.start);
+  end = std::min(end, vma.end);
+  if (start >= end) return;
+  private_->table.for_each(start, end, [&](VirtAddr at, Pte pte, PageTable::Leaf &) {
+    MappedPage page;
+    page.pfn = pte.pfn();
+    page.anonymous = pte.has(Pte::kAnon);
+    page.in_memory_only = pte.has(Pte::kShmem);
+    // The page cache holds a reference of its own.
+    const std::uint64_t refs = phys().refs(page.pfn) - (page.anonymous ? 0u : 1u);
+    page.mappings = std::max<std::uint64_t>(refs, 1);
+    page.dirty = page.anonymous || page.in_memory_only ||
+                 (vma.cache && vma.cache->is_dirty(vma.index_of(at)));
+    function(at, page);
+  });
 }
 
 bool Mm::lookup_page(VirtAddr address, FaultAccess access, Pfn &out) const {

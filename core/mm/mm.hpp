@@ -158,6 +158,15 @@ struct MmLimits {
   std::uint64_t locked = ~0ull;
 };
 
+// One present page as /proc/PID/smaps and pagemap tell of it.
+struct MappedPage {
+  Pfn pfn = 0;
+  std::uint64_t mappings = 1;   // page tables that have it, this one among them
+  bool anonymous = false;       // a private copy
+  bool in_memory_only = false;  // of shared memory or a tmpfs
+  bool dirty = false;
+};
+
 class Mm : public RefCounted<Mm> {
  public:
   static Result<Ref<Mm>> create(Platform &platform);
@@ -166,6 +175,8 @@ class Mm : public RefCounted<Mm> {
   // A copy-on-write copy for fork; waits until the parent's pages are write-protected.
   Result<Ref<Mm>> fork();
 
+  // Of no other Mm, ever: for who wants to know an address space again without keeping it.
+  std::uint64_t id = 0;
   AddressSpace &host() { return *host_; }
   SleepMutex &lock() { return lock_; }
   MmLimits limits;
@@ -197,6 +208,8 @@ class Mm : public RefCounted<Mm> {
   // As pin_page for writing, also where the program itself may not write (a debugger's breakpoint):
   // a private area gets a copy of its own. Fault for shared read-only memory.
   Result<Pfn> pin_page_forced(VirtAddr address);
+  // As pin_page for reading, also where the program itself may not read.
+  Result<Pfn> pin_page_to_peek(VirtAddr address);
 
   // --- program layout, set by execve.
   VirtAddr brk_start = 0, brk_end = 0;
@@ -207,6 +220,9 @@ class Mm : public RefCounted<Mm> {
   FileRef exe;
 
   const Vma *find_vma(VirtAddr address) const;  // the area that contains the address, or nullptr
+  // The present pages of one area in [start, end), ascending.
+  void for_each_page(const Vma &vma, VirtAddr start, VirtAddr end,
+                     const std::function<void(VirtAddr, const MappedPage &)> &function) const;
   void for_each_vma(const std::function<void(const Vma &)> &function) const;
   MmUsage usage() const;
   std::uint64_t minor_faults = 0, major_faults = 0;
@@ -220,6 +236,11 @@ class Mm : public RefCounted<Mm> {
   // All areas go: the last task left. Frames are released as soon as the engine allows.
   // Contexts of the address space must be gone before the last reference to the Mm is.
   void tear_down();
+  // For the OOM killer, when no task that uses this Mm will run guest code again but the last one
+  // takes its time: private memory goes now, and later faults are Interrupted. False, and nothing
+  // happens, while somebody holds lock(). Never sleeps.
+  bool take_from_killed();
+  bool taken_from_killed() const;
 
  private:
   friend class PageCache;
@@ -234,11 +255,6 @@ class Mm : public RefCounted<Mm> {
   bool write_protect_cache_page(const Vma &vma, std::uint64_t index);
   FaultOutcome resolve_fault(VirtAddr address, FaultAccess access, bool forced);
   void populate(VirtAddr start, VirtAddr end);
-  // For the OOM killer, when no task that uses this Mm will run guest code again but the last one
-  // takes its time: private memory goes now, and later faults are Interrupted. False, and nothing
-  // happens, while somebody holds lock(). Never sleeps.
-  bool take_from_killed();
-  bool taken_from_killed() const;
 
   std::unique_ptr<AddressSpace> host_;
   SleepMutex lock_{"mmap_lock"};

@@ -95,7 +95,9 @@ FaultOutcome Mm::Private::fault_once(VirtAddr page, FaultAccess access, bool for
   if (!area && grow_stack(page)) area = find(page);
   if (!area) return FaultOutcome::NoMapping;
   if (!permitted(*area, access)) {
-    if (!forced || area->sharing == Sharing::Shared) return FaultOutcome::NoAccess;
+    // Shared memory shows a forced write to others; a read harms nobody.
+    if (!forced || (access == FaultAccess::Write && area->sharing == Sharing::Shared))
+      return FaultOutcome::NoAccess;
   }
   const Pte pte = table.get(page);
   if (pte.present()) return fault_present(*area, page, pte, access, forced);
@@ -329,6 +331,20 @@ Result<Pfn> Mm::pin_page_forced(VirtAddr address) {
       return pte.pfn();
     }
     const FaultOutcome outcome = resolve_fault(address, FaultAccess::Write, true);
+    if (outcome == FaultOutcome::OutOfMemory) return Err(Errno::NoMem);
+    if (outcome != FaultOutcome::Resolved) return Err(Errno::Fault);
+  }
+  return Err(Errno::Fault);
+}
+
+Result<Pfn> Mm::pin_page_to_peek(VirtAddr address) {
+  for (int i = 0; i < kTries; ++i) {
+    const Pte pte = private_->table.get(page_down(address));
+    if (pte.present()) {
+      phys().get(pte.pfn());
+      return pte.pfn();
+    }
+    const FaultOutcome outcome = resolve_fault(address, FaultAccess::Read, true);
     if (outcome == FaultOutcome::OutOfMemory) return Err(Errno::NoMem);
     if (outcome != FaultOutcome::Resolved) return Err(Errno::Fault);
   }

@@ -120,6 +120,20 @@ Result<void> poke_mm(Mm &mm, VirtAddr to, const void *from, std::size_t bytes) {
   return {};
 }
 
+Result<void> peek_mm(Mm &mm, void *to, VirtAddr from, std::size_t bytes) {
+  if (from < kUserMin || from >= kUserMax || bytes > kUserMax - from) return Err(Errno::Fault);
+  std::size_t done = 0;
+  while (done < bytes) {
+    const VirtAddr at = from + done;
+    const std::size_t count = std::min<std::size_t>(kPageSize - (at & kPageMask), bytes - done);
+    const Pfn pfn = TRY(mm.pin_page_to_peek(at));
+    std::memcpy(static_cast<std::byte *>(to) + done, phys().data(pfn) + (at & kPageMask), count);
+    phys().put(pfn);
+    done += count;
+  }
+  return {};
+}
+
 std::size_t clear_user_partial(VirtAddr to, std::size_t bytes) {
   return each_page(active_mm(), to, bytes, FaultAccess::Write,
                    [](std::byte *data, std::size_t, std::size_t count) {

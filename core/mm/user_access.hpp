@@ -33,6 +33,8 @@ Result<void> copy_in_mm(Mm &mm, void *to, VirtAddr from, std::size_t bytes);
 Result<void> copy_out_mm(Mm &mm, VirtAddr to, const void *from, std::size_t bytes);
 // As copy_out_mm, also into private memory that the program itself may not write (breakpoints).
 Result<void> poke_mm(Mm &mm, VirtAddr to, const void *from, std::size_t bytes);
+// As copy_in_mm, also from memory that the program itself may not read.
+Result<void> peek_mm(Mm &mm, void *to, VirtAddr from, std::size_t bytes);
 
 // Atomic access to an aligned 32-bit word of the current address space (futexes).
 Result<std::uint32_t> load_user_u32(VirtAddr address);
