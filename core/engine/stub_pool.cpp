@@ -125,6 +125,28 @@ void StubPool::give_back(StubProcess *process) {
   kick();
 }
 
+bool StubPool::drop_idle() {
+  {
+    MutexLock guard(lock_);
+    if (idle_.empty()) return false;
+    failures_ = kMaxFailures;
+    dropping_ += idle_.size();
+    for (StubProcess *process : idle_) {
+      process->state = StubProcess::State::Dropped;
+      process->kill("its room on the host is needed");
+    }
+    idle_.clear();
+  }
+  for (;;) {
+    const std::uint32_t seen = __atomic_load_n(&changes_, __ATOMIC_SEQ_CST);
+    {
+      MutexLock guard(lock_);
+      if (dropping_ == 0 || stop_) return true;
+    }
+    futex_wait_shared(&changes_, seen, kTakeCheckNs);
+  }
+}
+
 void StubPool::add_stats(PlatformStats &stats) {
   MutexLock guard(lock_);
   stats.stubs_started = stats_.stubs_started;
@@ -238,6 +260,7 @@ void StubPool::on_event(StubProcess &process) {
       break;
     case StubProcess::State::Idle:
     case StubProcess::State::Used:
+    case StubProcess::State::Dropped:
       break;
   }
 }
@@ -265,12 +288,15 @@ void StubPool::on_death(StubProcess &process) {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process.pid_fd(), nullptr);
   process.reap();
   MutexLock guard(lock_);
-  ++stats_.stubs_died;
+  if (process.state != StubProcess::State::Dropped) ++stats_.stubs_died;
   switch (process.state) {
     case StubProcess::State::Used:
       return;  // its space gives it back
     case StubProcess::State::Idle:
       std::erase(idle_, &process);
+      break;
+    case StubProcess::State::Dropped:
+      --dropping_;
       break;
     case StubProcess::State::Starting:
     case StubProcess::State::Preparing:

@@ -26,6 +26,9 @@ class StubPool {
   Result<StubProcess *> take();
   // Gives a stub back, alive or dead, used or not; returns at once.
   void give_back(StubProcess *process);
+  // Ends the warm stubs, since the host has no room for something else, and waits for their end.
+  // No new ones are started before take() wants one. False: there were none. Any host thread.
+  bool drop_idle();
   // Kills all stubs and ends the thread.
   void shutdown();
 
@@ -49,9 +52,10 @@ class StubPool {
   Mutex lock_{LockRank::Engine, "stub pool"};
   std::vector<StubProcess *> idle_ GUARDED_BY(lock_);
   std::vector<StubProcess *> returned_ GUARDED_BY(lock_);
-  unsigned coming_ GUARDED_BY(lock_) = 0;    // starting or being recycled
-  unsigned waiting_ GUARDED_BY(lock_) = 0;   // callers of take()
-  unsigned failures_ GUARDED_BY(lock_) = 0;  // starts that failed in a row
+  unsigned coming_ GUARDED_BY(lock_) = 0;       // starting or being recycled
+  unsigned waiting_ GUARDED_BY(lock_) = 0;      // callers of take()
+  std::size_t dropping_ GUARDED_BY(lock_) = 0;  // of drop_idle(), not dead yet
+  unsigned failures_ GUARDED_BY(lock_) = 0;     // starts that failed in a row
   std::string failure_ GUARDED_BY(lock_);
   bool stop_ GUARDED_BY(lock_) = false;
   PlatformStats stats_ GUARDED_BY(lock_);

@@ -98,7 +98,7 @@ class StubProcess {
   void prepare_mailbox(unsigned slot);
 
   // Identity for the pool's lists.
-  enum class State : std::uint8_t { Starting, Restarting, Preparing, Idle, Used };
+  enum class State : std::uint8_t { Starting, Restarting, Preparing, Idle, Used, Dropped };
   State state = State::Starting;
 
  private:

@@ -179,6 +179,13 @@ void StubSpace::release_slot(unsigned slot) {
 }
 
 Result<int> StubSpace::make_thread(unsigned slot) {
+  Result<int> made = order_thread(slot);
+  // Stubs that nobody uses must not take the room of a thread that somebody wants.
+  if (made.is(Errno::Again) && pool_.drop_idle()) made = order_thread(slot);
+  return made;
+}
+
+Result<int> StubSpace::order_thread(unsigned slot) {
   MutexLock making(thread_lock_);
   StubThread &thread = process_.threads()[slot];
   if (thread.tid != 0) return thread.tid;

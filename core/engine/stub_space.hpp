@@ -55,6 +55,8 @@ class StubSpace final : public AddressSpace {
  private:
   // Moves what fits into the ring. True when nothing is left.
   bool feed() REQUIRES(lock_);
+  // One try of make_thread().
+  Result<int> order_thread(unsigned slot);
   // Waits until `point` is proven, awake or asleep; holds no lock.
   bool wait_proven(SyncPoint point);
   SyncPoint proven() REQUIRES(lock_);

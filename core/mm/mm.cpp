@@ -43,7 +43,13 @@ Mm::Mm() = default;
 
 Result<Ref<Mm>> Mm::create(Platform &platform) {
   Ref<Mm> mm = Ref<Mm>::adopt(new Mm);
-  mm->host_ = TRY(platform.new_address_space());
+  auto space = platform.new_address_space();
+  if (space.is(Errno::Again)) {
+    // Those of programs that have ended may not have been given back yet.
+    RetireQueue::wait_all();
+    space = platform.new_address_space();
+  }
+  mm->host_ = TRY(std::move(space));
   mm->private_ = std::make_unique<Private>(*mm, platform);
   static std::uint64_t last_id = 0;
   mm->id = ++last_id;

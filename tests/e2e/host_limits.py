@@ -55,6 +55,53 @@ print("then", os.waitstatus_to_exitcode(status))
 """
 
 
+# What processes that have ended had on the host is there for threads.
+THREADS_AFTER_FORKS = """
+import os, signal, threading
+def count_threads():
+    stop, threads = threading.Event(), []
+    try:
+        while len(threads) < 500:
+            thread = threading.Thread(target=stop.wait)
+            thread.start()
+            threads.append(thread)
+    except RuntimeError:
+        pass
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return len(threads)
+def count_in_child():
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, str(count_threads()).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    number = int(os.read(reader, 100))
+    os.close(reader)
+    return number
+def fork_some():
+    children = []
+    for _ in range(6):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        children.append(child)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+first = count_in_child()
+fork_some()
+# What has ended may need a moment to be gone on the host.
+for _ in range(30):
+    if (second := count_in_child()) >= first:
+        break
+print("as many" if second >= first else f"{first} before, {second} after")
+"""
+
+
 def limited(words, processes):
     """Runs a program as a user who may have so many processes and threads."""
     def become_user():
@@ -87,6 +134,11 @@ def same_as_host(script):
 @test
 def threads_that_the_host_refuses_are_refused_in_the_guest():
     contains(same_as_host(THREADS), "refused True after some True\nagain\nagain\nagain\n")
+
+
+@test
+def threads_get_the_room_of_processes_that_have_ended():
+    contains(same_as_host(THREADS_AFTER_FORKS), "as many\n")
 
 
 @test
