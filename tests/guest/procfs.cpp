@@ -338,7 +338,7 @@ TEST(smaps_tells_what_areas_have_in_memory) {
   CHECK_EQ(value_of(text, "Private_Dirty"), 0);
   close(ends[1]);
   CHECK_EQ(wait_for(child), 0);
-  SYS(madvise(area, 18 * 4096, MADV_DONTNEED));
+  SYS(madvise(area, 18ul * 4096, MADV_DONTNEED));
   text = area_of(text_of("/proc/self/smaps"), area);
   CHECK_EQ(value_of(text, "Rss"), 0);
 }
@@ -378,8 +378,8 @@ TEST(smaps_rollup_is_the_sum) {
 TEST(pagemap_has_an_entry_for_each_page) {
   constexpr uint64_t kPresent = 1ull << 63, kFileOrShared = 1ull << 61, kExclusive = 1ull << 56;
   char *memory =
-      MAP(mmap(nullptr, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  SYS(madvise(memory, 3 * 4096, MADV_NOHUGEPAGE) == 0 || errno == EINVAL ? 0 : -1);
+      MAP(mmap(nullptr, 3ul * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  SYS(madvise(memory, 3ul * 4096, MADV_NOHUGEPAGE) == 0 || errno == EINVAL ? 0 : -1);
   char *shared =
       MAP(mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   memory[0] = memory[4096] = memory[8192] = shared[0] = 1;
@@ -404,7 +404,7 @@ TEST(pagemap_has_an_entry_for_each_page) {
 
 TEST(mem_reads_and_writes_the_memory_of_a_process) {
   char *memory =
-      MAP(mmap(nullptr, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+      MAP(mmap(nullptr, 3ul * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   strcpy(memory + 4090, "over a border");
   SYS(munmap(memory + 8192, 4096));
   int ends[2], back[2];

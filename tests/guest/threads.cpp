@@ -1,6 +1,5 @@
 // Threads: pthreads(7) over clone(2) and futex(2), thread-local storage, robust lists, signals to
 // threads.
-#include <fenv.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -8,6 +7,7 @@
 #include <ucontext.h>
 
 #include <atomic>
+#include <cfenv>
 
 #include "tap.hpp"
 

@@ -15,7 +15,7 @@ std::int64_t now_ns = 0;
 
 // A process of one task, with so many pages of memory of its own.
 struct Program {
-  Program(Machine &machine, int pid, std::uint64_t pages, Ref<Mm> mm = {})
+  Program(Machine &machine, int pid, std::uint64_t pages, const Ref<Mm> &mm = {})
       : process(make_process()), task(TaskFactory::make("program")) {
     process->pid = process->pgid = process->sid = task->tid = pid;
     process->handlers = make_ref<SignalHandlers>();
