@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "mm/memory_waiter.hpp"
 #include "mm/mm.hpp"
 #include "mm/phys_memory.hpp"
 #include "sched/thread.hpp"
@@ -20,10 +21,17 @@ Mm *active_mm() {
 // A fault that loses the page again and again (a file that is truncated all the time) ends here.
 constexpr int kFaultTries = 64;
 
+bool (*memory_waiter)() = nullptr;  // big kernel lock
+
 bool frame_of(Mm &mm, VirtAddr address, FaultAccess access, Pfn &pfn) {
-  for (int i = 0; i < kFaultTries; ++i) {
+  for (int i = 0; i < kFaultTries;) {
     if (mm.lookup_page(address, access, pfn)) return true;
-    if (mm.handle_fault(address, access) != FaultOutcome::Resolved) return false;
+    const FaultOutcome outcome = mm.handle_fault(address, access);
+    if (outcome == FaultOutcome::Resolved) {
+      ++i;
+    } else if (outcome != FaultOutcome::OutOfMemory || !memory_waiter || !memory_waiter()) {
+      return false;
+    }
   }
   return false;
 }
@@ -80,6 +88,8 @@ std::uint32_t *word_at(VirtAddr address, FaultAccess access) {
 }
 
 }  // namespace
+
+void set_memory_waiter(bool (*waiter)()) { memory_waiter = waiter; }
 
 std::size_t copy_in_partial(void *to, VirtAddr from, std::size_t bytes) {
   return copy_in_from(active_mm(), to, from, bytes);

@@ -1,5 +1,7 @@
 // The OOM killer: when no page frame is left, the process that uses most ends. As on Linux, nobody
 // else is killed before its memory has come back, or cannot come back.
+#include "proc/oom.hpp"
+
 #include <algorithm>
 #include <vector>
 
@@ -18,6 +20,9 @@ constexpr std::int32_t kNeverKill = -1000;
 constexpr std::int64_t kVictimPatienceNs = 2 * kNsPerSec;
 // After this time a victim whose memory cannot be taken either is passed over.
 constexpr std::int64_t kHeldPatienceNs = 30 * kNsPerSec;
+
+// How long a task waits for the victim's memory before it tries again.
+constexpr std::int64_t kRetryNs = 5 * kNsPerMs;
 
 struct Victim {
   Ref<Process> process;
@@ -129,6 +134,14 @@ bool kill_for_memory() {
   begin_process_exit(*worst, kSigKill);
   kill_users(*worst, *mm);
   return true;
+}
+
+bool wait_for_memory() {
+  Thread *thread = current_thread();
+  const Task *task = thread ? thread->as_task() : nullptr;
+  if (task == nullptr || task->killed || !kill_for_memory() || task->killed) return false;
+  (void)sleep_until(clock::monotonic_ns() + kRetryNs, SleepMode::Killable, "out_of_memory");
+  return !task->killed;
 }
 
 }  // namespace cowbird

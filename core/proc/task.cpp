@@ -8,8 +8,10 @@
 
 #include "abi/signal.hpp"
 #include "base/log.hpp"
+#include "mm/memory_waiter.hpp"
 #include "mm/phys_memory.hpp"
 #include "proc/itimer.hpp"
+#include "proc/oom.hpp"
 #include "proc/proc_internal.hpp"
 #include "proc/trace.hpp"
 #include "sched/scheduler.hpp"
@@ -149,7 +151,11 @@ std::size_t max_tasks() {
   return std::clamp<std::size_t>(bytes / kTaskShare, kFewestTasks, kMostTasks);
 }
 
-void set_guest_platform(Platform &platform) { the_platform = &platform; }
+void set_guest_platform(Platform &platform) {
+  the_platform = &platform;
+  // The kernel's own accesses to guest memory get frames as the guest's do.
+  set_memory_waiter(wait_for_memory);
+}
 
 Platform &guest_platform() {
   KASSERT(the_platform != nullptr);

@@ -4,6 +4,7 @@
 #include "base/log.hpp"
 #include "base/rate_limit.hpp"
 #include "proc/itimer.hpp"
+#include "proc/oom.hpp"
 #include "proc/proc_internal.hpp"
 #include "proc/trace.hpp"
 #include "sched/clock.hpp"
@@ -18,8 +19,6 @@ constexpr std::uint64_t kPageFaultVector = 14;
 constexpr std::uint64_t kGeneralProtectionVector = 13;
 // Bits of a page fault's error code: the page was there, a write, from user mode, a fetch.
 constexpr std::uint64_t kPresent = 1, kWrite = 2, kUser = 4, kFetch = 16;
-// How long a task waits for the OOM killer's victim to give its memory back before it tries again.
-constexpr std::int64_t kMemoryWaitNs = 5 * kNsPerMs;
 
 void fault_signal(Task &task, int signal, int code, VirtAddr address) {
   SignalInfo info;
@@ -68,14 +67,10 @@ void serve_fault(Task &task, const Trap &trap) {
         fault_signal(task, kSigBus, abi::kBUS_ADRERR, trap.address);
         return;
       case FaultOutcome::OutOfMemory:
+        if (wait_for_memory()) break;
         // Who ends already gives its memory back by itself.
-        if (task.killed) return;
-        if (!kill_for_memory()) return out_of_memory(task);
-        if (task.killed) return;
-        (void)sleep_until(clock::monotonic_ns() + kMemoryWaitNs, SleepMode::Killable,
-                          "out_of_memory");
-        if (task.killed) return;
-        break;
+        if (!task.killed) out_of_memory(task);
+        return;
     }
   }
 }

@@ -38,6 +38,24 @@ TEST_LIMIT(eater_is_killed_and_the_parent_lives, 60) {
   CHECK_EQ(run_child([] { put_file("after", "alive"); }), 0);
 }
 
+// The kernel may be the one who touches the memory first: no call fails for it.
+TEST_LIMIT(eater_by_system_calls_is_killed_too, 60) {
+  need_a_small_machine();
+  const int status = run_child([] {
+    const int zero = static_cast<int>(SYS(open("/dev/zero", O_RDONLY)));
+    for (;;) {
+      constexpr size_t kChunk = 1 << 20;
+      void *memory = mmap(nullptr, kChunk, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (memory == MAP_FAILED) _exit(50);
+      if (read(zero, memory, kChunk) != static_cast<ssize_t>(kChunk)) _exit(51);
+    }
+  });
+  CHECK((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) ||
+        (WIFEXITED(status) && WEXITSTATUS(status) == 50));
+  CHECK_EQ(run_child([] { put_file("after", "alive"); }), 0);
+}
+
 TEST_LIMIT(a_bystander_is_spared, 60) {
   need_a_small_machine();
   const pid_t bystander = start_child([] {
