@@ -128,10 +128,11 @@ SysResult sys_sendfile(Task &task, const SysArgs &args) {
   const std::uint64_t bytes = std::min(args.u64(3), abi::kMaxTransfer);
   if (to->seekable()) TRY(check_range(to->position, bytes));
   if (to->append()) return Err(Errno::Inval);
-  // Streams are for splice(2), but that Linux lets sockets into pipes.
+  // Streams, terminals among them, are for splice(2), but that Linux lets them into pipes. Programs
+  // try sendfile first and read and write when it is refused.
   Pipe *pipe = pipe_of(*to);
-  const FileType type = type_of(*from);
-  if (type == FileType::Fifo || (type == FileType::Socket && !pipe)) return Err(Errno::Inval);
+  const bool has_offsets = from->seekable() || type_of(*from) == FileType::Regular;
+  if (type_of(*from) == FileType::Fifo || (!has_offsets && !pipe)) return Err(Errno::Inval);
   if (bytes == 0) return 0;
   if (!can_splice_from(*from) || !can_splice_to(*to)) return Err(Errno::Inval);
   const std::uint64_t done =

@@ -40,6 +40,7 @@ class Files {
     add("path", open("file", O_PATH));
     add("dir", open(".", O_RDONLY));
     add("null", open("/dev/null", O_RDWR));
+    add("terminal", open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK));
     int ends[2];
     SYS(pipe2(ends, O_NONBLOCK));
     add("reader", ends[0]), add("writer", ends[1]);
@@ -256,6 +257,7 @@ TEST(sendfile_between_kinds) {
        {"writer null", 4});
   ROWS(sendfile(writer, fd, nullptr, 4), {"reader event dir", -EINVAL});
   ROWS(sendfile(fd, rw, nullptr, 0), {"writer null", 0}, {"append", -EINVAL});
+  ROWS(sendfile(files["null"], fd, nullptr, 4), {"reader stream event terminal", -EINVAL});
 }
 
 TEST(splicing) {
