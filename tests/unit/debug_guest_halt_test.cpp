@@ -173,7 +173,7 @@ struct Guest {
     side.hard_stopped = [this] { return kernel.stands(); };
     side.serves = [] { return true; };
     side.pause = side.unpause = [] {};
-    side.agent_socket = agent.socket();
+    side.agent_socket = [this] { return agent.socket(); };
     target.emplace(kernel, std::move(side));
     REQUIRE(target->attach());
     REQUIRE(target->attach_process(kProgram));
