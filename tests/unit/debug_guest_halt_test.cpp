@@ -2,8 +2,6 @@
 // breakpoint while the agent is at work. Both are made up.
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,14 +9,12 @@
 #include <catch2/catch.hpp>
 #include <condition_variable>
 #include <csignal>
-#include <cstring>
-#include <filesystem>
 #include <mutex>
-#include <thread>
 
 #include "base/log.hpp"
 #include "debug/target/fake_target.hpp"
 #include "debug/target/guest_target.hpp"
+#include "unit/debug/agent_thread.hpp"
 
 using namespace cowbird;
 using namespace cowbird::debug;
@@ -82,24 +78,9 @@ class Kernel final : public FakeTarget {
 // a breakpoint: that one is answered when the kernel runs on.
 class Agent {
  public:
-  explicit Agent(Kernel &kernel) : kernel_(kernel) {
-    char name[] = "/tmp/cowbird-agent-XXXXXX";
-    directory_ = ::mkdtemp(name);
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::strncpy(address.sun_path, socket().c_str(), sizeof address.sun_path - 1);
-    listener_.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    KASSERT(::bind(listener_.get(), reinterpret_cast<sockaddr *>(&address), sizeof address) == 0 &&
-            ::listen(listener_.get(), 1) == 0);
-    thread_ = std::thread([this] { run(); });
-  }
-  ~Agent() {
-    kernel_.end();
-    ::shutdown(listener_.get(), SHUT_RDWR);
-    thread_.join();
-    std::filesystem::remove_all(directory_);
-  }
-  std::string socket() const { return directory_ + "/debug"; }
+  explicit Agent(Kernel &kernel) : kernel_(kernel) {}
+  ~Agent() { kernel_.end(); }
+  std::string socket() const { return thread_.path(); }
   void stop_at(Command command) { stop_at_ = command; }
   // What was asked since the last time.
   std::vector<Command> asked() {
@@ -109,24 +90,7 @@ class Agent {
   bool frozen() const { return frozen_; }
 
  private:
-  void run() {
-    const UniqueFd connection(::accept(listener_.get(), nullptr, nullptr));
-    std::vector<std::byte> input;
-    std::array<std::byte, 4096> piece;
-    while (connection.valid()) {
-      const ssize_t got = ::read(connection.get(), piece.data(), piece.size());
-      if (got <= 0) return;
-      input.insert(input.end(), piece.begin(), piece.begin() + got);
-      while (const auto header = debug_agent::parse_header(input)) {
-        const std::size_t size = sizeof(debug_agent::Header) + header->size;
-        if (input.size() < size) break;
-        answer(connection.get(), *header);
-        input.erase(input.begin(), input.begin() + static_cast<std::ptrdiff_t>(size));
-      }
-    }
-  }
-  void answer(int fd, debug_agent::Header header) {
-    const auto command = static_cast<Command>(header.command);
+  std::vector<std::byte> answer(Command command) {
     kernel_.await_run();
     {
       const std::lock_guard guard(lock_);
@@ -139,31 +103,20 @@ class Agent {
       kernel_.meet_breakpoint();
       kernel_.await_run();
     }
-    std::vector<std::byte> body;
-    const auto say = [&](const auto &record) {
-      const auto bytes = std::as_bytes(std::span(&record, 1));
-      body.assign(bytes.begin(), bytes.end());
-    };
-    if (command == Command::Hello) say(debug_agent::HelloReply{});
+    if (command == Command::Hello) return test::bytes_of(debug_agent::HelloReply{});
+    if (command != Command::Threads) return {};
     debug_agent::ThreadRecord thread;
     thread.pid = thread.tid = kProgram;
-    if (command == Command::Threads) say(thread);
-    header.size = static_cast<std::uint32_t>(body.size());
-    header.error = 0;
-    const auto head = std::as_bytes(std::span(&header, 1));
-    body.insert(body.begin(), head.begin(), head.end());
-    // At the end of a test nobody takes it any more.
-    [[maybe_unused]] const auto sent = ::send(fd, body.data(), body.size(), MSG_NOSIGNAL);
+    return test::bytes_of(thread);
   }
 
   Kernel &kernel_;
-  std::string directory_;
-  UniqueFd listener_;
   std::atomic<Command> stop_at_{Command{}};
   std::atomic<bool> frozen_{false};
   std::mutex lock_;
   std::vector<Command> asked_;
-  std::thread thread_;
+  test::AgentThread thread_{
+      [this](int, const debug_agent::Request &request) { return answer(request.command); }};
 };
 
 // With the guest's program attached, and everything stopped.

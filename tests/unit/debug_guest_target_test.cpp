@@ -1,19 +1,13 @@
 // GuestTarget and UserTarget against a debug agent that is a thread of this test: what they ask it,
 // and in which order, when stops cross their requests.
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
 #include <catch2/catch.hpp>
 #include <csignal>
-#include <cstring>
-#include <filesystem>
 #include <mutex>
 #include <string>
-#include <thread>
 
 #include "debug/target/fake_target.hpp"
 #include "debug/target/guest_target.hpp"
+#include "unit/debug/agent_thread.hpp"
 
 using namespace cowbird;
 using namespace cowbird::debug;
@@ -21,15 +15,12 @@ using debug_agent::Command;
 using debug_agent::Header;
 using debug_agent::ResumeRecord;
 using debug_agent::StopRecord;
+using test::AgentThread;
+using test::bytes_of;
 
 namespace {
 
 constexpr std::int64_t kPid = 3;
-
-std::vector<std::byte> bytes_of(const auto &value) {
-  const auto bytes = std::as_bytes(std::span(&value, 1));
-  return {bytes.begin(), bytes.end()};
-}
 
 // Answers one client. A stop that is given to it arrives before the answer to the next ReadMemory.
 class FakeAgent {
@@ -38,21 +29,7 @@ class FakeAgent {
     std::uint64_t seen = 0;
     std::vector<ResumeRecord> records;
   };
-  FakeAgent() {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, path_.data(), path_.size());
-    listener_ = UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    REQUIRE(::bind(listener_.get(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) == 0);
-    REQUIRE(::listen(listener_.get(), 1) == 0);
-    thread_ = std::thread([this] { serve(); });
-  }
-  ~FakeAgent() {
-    ::shutdown(listener_.get(), SHUT_RDWR);
-    thread_.join();
-    std::filesystem::remove(path_);
-  }
-  const std::string &path() const { return path_; }
+  std::string path() const { return thread_.path(); }
   void stops(std::int32_t tid, bool frozen = false) {
     const std::lock_guard guard(mutex_);
     StopRecord stop;
@@ -72,20 +49,6 @@ class FakeAgent {
   }
 
  private:
-  void serve() {
-    const UniqueFd client(::accept(listener_.get(), nullptr, nullptr));
-    for (;;) {
-      Header header;
-      if (!receive(client.get(), std::as_writable_bytes(std::span(&header, 1)))) return;
-      std::vector<std::byte> body(header.size);
-      if (!receive(client.get(), body)) return;
-      const auto request = debug_agent::parse_request(header, body);
-      if (!request) return;
-      const auto reply = answer(client.get(), *request);
-      header.size = static_cast<std::uint32_t>(reply.size());
-      send(client.get(), header, reply);
-    }
-  }
   std::vector<std::byte> answer(int client, const debug_agent::Request &request) {
     const std::lock_guard guard(mutex_);
     if (request.command == Command::Hello) return bytes_of(debug_agent::HelloReply{});
@@ -98,8 +61,7 @@ class FakeAgent {
     if (stop_) {
       Header header;
       header.command = static_cast<std::uint16_t>(Command::Stopped);
-      header.size = sizeof(StopRecord);
-      send(client, header, bytes_of(*stop_));
+      AgentThread::say(client, header, bytes_of(*stop_));
       stop_.reset();
     }
     return std::vector<std::byte>(request.fields.length);
@@ -116,26 +78,14 @@ class FakeAgent {
     }
     return out;
   }
-  static bool receive(int fd, std::span<std::byte> out) {
-    return out.empty() ||
-           ::recv(fd, out.data(), out.size(), MSG_WAITALL) == static_cast<ssize_t>(out.size());
-  }
-  static void send(int fd, const Header &header, std::span<const std::byte> body) {
-    auto message = bytes_of(header);
-    message.insert(message.end(), body.begin(), body.end());
-    [[maybe_unused]] const auto sent = ::send(fd, message.data(), message.size(), MSG_NOSIGNAL);
-  }
 
-  std::string path_ =
-      (std::filesystem::temp_directory_path() / ("cowbird-agent-" + std::to_string(::getpid())))
-          .string();
-  UniqueFd listener_;
   std::mutex mutex_;
   std::optional<StopRecord> stop_;
   std::uint64_t sequence_ = 0;
   std::vector<Resume> resumes_;
   unsigned lists_ = 0;
-  std::thread thread_;
+  AgentThread thread_{
+      [this](int client, const debug_agent::Request &request) { return answer(client, request); }};
 };
 
 // A guest whose kernel runs, with process 3 attached and running.
