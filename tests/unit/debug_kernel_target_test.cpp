@@ -518,7 +518,8 @@ TEST_CASE("steps of one thread leave the others their turn", "[kernel_target]") 
   Program program;
   REQUIRE(program->attach());
   const auto info = program.info();
-  REQUIRE(program->insert_breakpoint(software(info.fiber_work)));
+  REQUIRE(
+      program->insert_breakpoint(software(info.fiber_work, {rdi_is(1)})));  // one that never sleeps
   program.go();
   const auto tid = program.next().thread.tid;
   REQUIRE(program->remove_breakpoint(software(info.fiber_work)));
