@@ -13,7 +13,6 @@
 #include <ctime>
 
 #include "base/own_program.hpp"
-#include "boot/panic_timer.hpp"
 #include "sched/bkl.hpp"
 
 extern "C" {
@@ -108,7 +107,6 @@ bool panic_stands_still() { return prepared.stand_still; }
 
 void write_panic_core(const char *message) {
   if (!prepared.core || core_done.exchange(true)) return;
-  stop_panic_timer();
   // The writer is no ancestor of ours, which Yama's default demands.
   ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
   const pid_t writer = start_writer(message);
@@ -129,7 +127,6 @@ void write_panic_core(const char *message) {
 
 // It takes the lock if it can, for good.
 void stand_still_after_panic() NO_THREAD_SAFETY_ANALYSIS {
-  stop_panic_timer();
   ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
   char line[512];
   std::snprintf(line, sizeof line,

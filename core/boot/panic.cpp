@@ -44,6 +44,7 @@ struct Panic {
   std::atomic<bool> head_printed{false};
   std::atomic<int> owner{0};  // host thread id; 0: no panic yet
   std::atomic<bool> finishing{false};
+  std::atomic<bool> over{false};  // the report is out
   std::array<RawFrame, kMaxFrames> frames;
   std::atomic<std::size_t> frame_count{0};
   std::atomic<std::size_t> frames_printed{0};
@@ -118,6 +119,9 @@ void print_head() {
 
 // The report is over.
 [[noreturn]] void end_of_panic() {
+  // Its limit may come now, late, and must not end what follows.
+  the_panic.over = true;
+  stop_panic_timer();
   write_panic_core(the_panic.message);
   if (panic_stands_still()) stand_still_after_panic();
   ::_exit(kExitPanic);
@@ -142,7 +146,9 @@ void undo_on_host() {
 }
 
 // Should the report hang, for a lock that it needs or over a broken stack.
-void on_hang() { finish_early("the panic hangs"); }
+void on_hang() {
+  if (!the_panic.over) finish_early("the panic hangs");
+}
 
 // True for the one host thread that may report. Another thread's panic waits for the end of the
 // process; the same thread's is a fault in the report itself.

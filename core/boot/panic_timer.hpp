@@ -4,7 +4,8 @@
 
 namespace cowbird::boot {
 
-// `hangs` is called on this thread, wherever it is, after some seconds. It must not return.
+// `hangs` is called on this thread, wherever it is, after some seconds; also when it is just being
+// stopped.
 void start_panic_timer(void (*hangs)());
 void stop_panic_timer();
 

@@ -2,6 +2,7 @@
 """Ends of a guest under gdb: reboot, power-off, a fault in kernel code, an assertion, a panic; and what is left of it
 in a core file."""
 import re
+import time
 
 from harness import LIMIT, alive, check, contains, equal, main, test
 from gdb import batch
@@ -102,7 +103,7 @@ def a_failure_leaves_a_core(scratch, letter, what, signal, place):
         guest.ended(3)
         contains(guest.text(), what)
     cores = list((scratch / "cores").iterdir())
-    equal(len(cores), 1, "core files")
+    equal(len(cores), 1, f"core files of a guest that says {guest.text()[-3000:]}")
     text = look_at(cores[0])
     contains(text, "guest kernel panic: ")
     same_stacks(live, stacks(text))
@@ -119,6 +120,23 @@ def a_fault_in_kernel_code(scratch):
 @test
 def a_failed_assertion(scratch):
     a_failure_leaves_a_core(scratch, "a", "abort() was called", "SIGABRT", "fail_at .*faulty.c")
+
+
+@test
+def a_report_that_is_out_just_in_time_leaves_a_core(scratch):
+    """The limit that a panic sets itself comes when it is just being lifted."""
+    with Guest(scratch, "echo up; read word; echo c > /proc/sysrq-trigger", debug=f'core = "{scratch}"') as guest:
+        with guest.gdb() as gdb:
+            gdb.run("break cowbird::boot::stop_panic_timer")
+            gdb.run("continue &")
+            guest.type()
+            contains(gdb.stopped(), "SIGABRT")
+            gdb.run("continue")
+            contains(gdb.stopped(), "stop_panic_timer")
+            time.sleep(3)  # it is one of two seconds
+            gdb.run("detach")
+        guest.ended(3)
+    equal(len(list(scratch.glob("*.core"))), 1, f"core files of a guest that says {guest.text()[-3000:]}")
 
 
 @test
