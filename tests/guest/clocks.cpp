@@ -122,9 +122,14 @@ TEST(clock_nanosleep_until_a_time) {
 TEST(sleepers_wake_in_order) {
   auto *count = share<volatile int>();
   pid_t children[5];
+  // Times of the clock, so that it does not matter when each of them starts.
+  const uint64_t start = clock_by_call(CLOCK_MONOTONIC);
   for (int i = 0; i < 5; i++)
     children[i] = start_child([&, i] {
-      sleep_ms(100 + 80 * (4 - i));
+      const uint64_t until = start + (200 + 150 * static_cast<uint64_t>(4 - i)) * 1'000'000;
+      const timespec time{static_cast<time_t>(until / 1'000'000'000),
+                          static_cast<long>(until % 1'000'000'000)};
+      CHECK_EQ(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nullptr), 0);
       CHECK_EQ(__atomic_fetch_add(count, 1, __ATOMIC_SEQ_CST), 4 - i);
     });
   for (const pid_t child : children) CHECK_EQ(wait_for(child), 0);
