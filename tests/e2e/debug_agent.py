@@ -467,18 +467,24 @@ def stopped_ones(agent):
     return {thread.tid for thread in agent.threads() if thread.flags & 1}
 
 
+def two_stops(agent):
+    """Two threads that have stopped in non-stop mode. The stop of the first was seen, that of the second was not."""
+    agent.call("set_non_stop", flags=1)
+    agent.resume()
+    first, second = [t.tid for t in agent.threads() if t.name in ("first", "second")]
+    agent.call("request_stop", tid=first)
+    equal(agent.stop().tid, first, "the stop that is seen")
+    agent.call("request_stop", tid=second)
+    while stopped_ones(agent) != {first, second}:
+        pass
+    return first, second
+
+
 @on_both
 def non_stop_does_not_send_on_what_has_just_stopped(vcpus):
     """A resume of all that crosses a stop: the server could not mean that thread."""
     with attached("threads", vcpus) as (_, agent, _):
-        agent.call("set_non_stop", flags=1)
-        agent.resume()
-        first, second = [t.tid for t in agent.threads() if t.name in ("first", "second")]
-        agent.call("request_stop", tid=first)
-        equal(agent.stop().tid, first, "the stop that is seen")
-        agent.call("request_stop", tid=second)
-        while stopped_ones(agent) != {first, second}:
-            pass
+        first, second = two_stops(agent)
         agent.resume()
         equal(stopped_ones(agent), {second}, "threads that stand")
         stop = agent.stop()
@@ -491,14 +497,7 @@ def non_stop_does_not_send_on_what_has_just_stopped(vcpus):
 def nothing_runs_before_all_stops_are_seen(vcpus):
     """All-stop; and the signal of a thread that was sent on meanwhile is not lost."""
     with attached("threads", vcpus) as (_, agent, symbols):
-        agent.call("set_non_stop", flags=1)
-        agent.resume()
-        first, second = [t.tid for t in agent.threads() if t.name in ("first", "second")]
-        agent.call("request_stop", tid=first)
-        agent.stop()
-        agent.call("request_stop", tid=second)
-        while stopped_ones(agent) != {first, second}:
-            pass
+        first, second = two_stops(agent)
         agent.call("set_non_stop", flags=0)
         agent.call("freeze")
         before = long_at(agent, 1, symbols["counter"])
